@@ -1,0 +1,67 @@
+# Needs Python 3.11 or newer and make, nothing else: `setup` makes .venv, and every target makes sure of it first.
+
+PYTHON ?= python3
+JOBS ?= 2
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+# Folders of tests that need no database; a test in them that asks for one is left out by its marker.
+QUICK := $(wildcard tests/unit tests/property tests/conformance)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-fast test-long test-faults mutants check fix bench bench-freshness bench-scale \
+	openapi wheel clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: ## make .venv with the pinned versions; quick when it is up to date
+	@$(PYTHON) tools/setup_venv.py
+
+run: setup ## start the service with its own database, demo data and a token to try
+	$(BIN)/authz dev
+
+test: setup ## all tests but the long ones
+	$(PYTEST) -n $(JOBS) --dist loadfile tests
+
+test-fast: setup ## the tests without a database, within half a minute
+	$(PYTEST) -n $(JOBS) -m "not database" $(QUICK)
+
+test-long: setup ## all tests but the faults, with many more generated examples and the long ones
+	$(PYTEST) -n $(JOBS) --dist loadfile --long --hypothesis-profile=long -o faulthandler_timeout=3600 \
+		--ignore=tests/faults tests
+
+test-faults: setup ## processes that die and links that break, for minutes
+	$(PYTEST) --long -o faulthandler_timeout=3600 tests/faults
+
+mutants: setup ## change the core's code in small ways and see whether a test notices (an hour or so)
+	$(BIN)/mutmut run
+
+check: setup ## everything CI checks before the tests; changes no file
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(if $(wildcard tools/openapi.py),$(BIN)/python tools/openapi.py --check)
+
+fix: setup ## format, and correct what can be corrected by itself
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup ## how many decisions a second, and how fast
+	$(BIN)/python -m benchmarks.decisions
+
+bench-freshness: setup ## how soon every replica knows of a revoke
+	$(BIN)/python -m benchmarks.freshness
+
+bench-scale: setup ## what grows with the directory and the tokens, and what must not
+	$(BIN)/python -m benchmarks.scale
+
+openapi: setup ## regenerate the published OpenAPI document
+	$(BIN)/python tools/openapi.py
+
+wheel: setup ## build the wheel into dist/, and prove that it works where nothing else is
+	$(BIN)/python tools/check_wheel.py --keep dist
+
+clean: ## remove what can be made again, .venv too
+	rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist mutants
+	find src tests tools migrations benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

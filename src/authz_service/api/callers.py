@@ -1,0 +1,38 @@
+"""Who calls: the token of the `Authorization` header, proven by the decision point."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from authz_service.admin.management import Actor
+from authz_service.api.state import ServicesHere
+from authz_service.api.wire import bearer_secret, client_address
+from authz_service.tokens.model import Token
+
+_scheme = HTTPBearer(auto_error=False, scheme_name="token", description="a token of this service, `azt_…`")
+
+
+async def caller_of(
+    request: Request,
+    services: ServicesHere,
+    _: Annotated[HTTPAuthorizationCredentials | None, Security(_scheme)] = None,
+) -> Token:
+    """The caller's own token. Raises UnauthenticatedError, with one message for whatever is wrong with it."""
+    secret = bearer_secret(request)
+    return await services.point.authenticate(secret, client_address=client_address(request))
+
+
+Caller = Annotated[Token, Depends(caller_of)]
+"""As a route's parameter."""
+
+
+async def actor_of(request: Request, caller: Caller) -> Actor:
+    """The caller, as whoever changes something."""
+    return Actor(caller, client_address(request), getattr(request.state, "request_id", None))
+
+
+ActorHere = Annotated[Actor, Depends(actor_of)]
+"""As a route's parameter."""

@@ -1,0 +1,350 @@
+"""Facts at the applied revision, as the engine's world: what is not at hand is named, so that it can be loaded."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, TypeAlias
+
+from authz_service.cache.bounded import Bounded
+from authz_service.cache.clock import elapsed
+from authz_service.catalog.model import Catalog, ParameterKind
+from authz_service.compiler.compile import compile_lookup
+from authz_service.compiler.lookup import Lookup
+from authz_service.directory.model import INSTANCE_ID, Node, NodeId, NodeKind, User
+from authz_service.engine.spot import Spot
+from authz_service.tokens.model import Token, TokenId
+
+
+class TokenKey(NamedTuple):
+    digest: bytes
+
+
+class TokenIdKey(NamedTuple):
+    token: TokenId
+
+
+class UserKey(NamedTuple):
+    user: int
+
+
+class MembershipsKey(NamedTuple):
+    user: int
+
+
+class NodeKey(NamedTuple):
+    node: int
+
+
+class PathKey(NamedTuple):
+    source: str
+    path: str
+
+
+class ExternalKey(NamedTuple):
+    source: str
+    kind: ParameterKind
+    external_id: str
+
+
+class MemberBelowKey(NamedTuple):
+    user: int
+    group: int
+
+
+class UnderKey(NamedTuple):
+    """Nodes of a kind at or under a node; `node` 0 is everywhere in the source."""
+
+    source: str
+    node: int
+    kind: NodeKind
+
+
+class CatalogKey(NamedTuple):
+    name: str
+    version: int
+
+
+FactKey: TypeAlias = (
+    TokenKey
+    | TokenIdKey
+    | UserKey
+    | MembershipsKey
+    | NodeKey
+    | PathKey
+    | ExternalKey
+    | MemberBelowKey
+    | UnderKey
+    | CatalogKey
+)
+
+
+class NotAtHandError(Exception):
+    """A fact has to be loaded before the question can be answered. Never leaves the decision point."""
+
+    def __init__(self, key: FactKey) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+_serials = itertools.count(1)
+
+
+@dataclass(slots=True)
+class TokenEntry:
+    """A known token with its lookups by catalog label. A token's row is immutable here: a change drops the entry.
+
+    `serial` is this entry's alone: what is remembered under it is never found by the entry that follows it.
+    """
+
+    token: Token
+    serial: int = field(default_factory=lambda: next(_serials))
+    lookups: dict[str, Lookup] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How many facts of each kind a process keeps."""
+
+    tokens: int = 200_000
+    unknown_tokens: int = 50_000
+    users: int = 200_000
+    nodes: int = 500_000
+    questions: int = 20_000
+    """Answers about what lies below a node."""
+    spots: int = 1_000_000
+    """What one token may do at one place, all permissions together."""
+
+
+TOP: Final = 0
+"""The parent of a top-level node in edge keys."""
+
+
+class Facts:
+    """Implements the engine's world. All methods raise NotAtHandError for what has to be loaded first.
+
+    Holds facts of one revision only: the follower drops what a change touched before it moves on, and the loader adds
+    nothing older or newer (freshness).
+    """
+
+    def __init__(self, shipped: Iterable[Catalog] = (), bounds: Bounds | None = None) -> None:
+        bounds = bounds or Bounds()
+        self.digests: Bounded[bytes, TokenId] = Bounded(bounds.tokens)
+        self.tokens: Bounded[TokenId, TokenEntry | None] = Bounded(bounds.tokens)
+        self.unknown_digests: Bounded[bytes, float] = Bounded(bounds.unknown_tokens)
+        """Digests of nobody's tokens, with the `elapsed()` until which that is believed."""
+        self.users: Bounded[int, User | None] = Bounded(bounds.users)
+        self.members: Bounded[int, Mapping[NodeId, str]] = Bounded(bounds.users)
+        self.nodes: Bounded[int, Node | None] = Bounded(bounds.nodes)
+        self.edges: Bounded[tuple[str, int, str], int] = Bounded(bounds.nodes)
+        self.free_names: Bounded[tuple[str, int, str], None] = Bounded(bounds.questions)
+        self.externals: Bounded[ExternalKey, int] = Bounded(bounds.nodes)
+        self.free_externals: Bounded[ExternalKey, None] = Bounded(bounds.questions)
+        self.below: Bounded[MemberBelowKey, bool] = Bounded(bounds.questions)
+        self.under: Bounded[UnderKey, tuple[int, ...]] = Bounded(max(1, bounds.questions // 100))
+        self.spots: Bounded[tuple[int, str, str], Spot] = Bounded(bounds.spots)
+        """By entry serial, catalog as asked and target as asked. Rests on the facts above: gone when any of them is."""
+        self.shipped = {CatalogKey(catalog.name, catalog.version): catalog for catalog in shipped}
+        self.catalogs: dict[CatalogKey, Catalog | None] = dict(self.shipped)
+
+    # the engine's world
+
+    def catalog(self, name: str, version: int) -> Catalog | None:
+        key = CatalogKey(name, version)
+        if key not in self.catalogs:
+            raise NotAtHandError(key)
+        return self.catalogs[key]
+
+    def lookup(self, token: Token, catalog: Catalog) -> Lookup:
+        entry = self.tokens.get(token.id)
+        if entry is None or entry.token is not token:
+            return compile_lookup(token, catalog)
+        found = entry.lookups.get(catalog.label)
+        if found is None:
+            found = entry.lookups[catalog.label] = compile_lookup(token, catalog)
+        return found
+
+    def token(self, token: TokenId) -> Token | None:
+        if token not in self.tokens:
+            raise NotAtHandError(TokenIdKey(token))
+        entry = self.tokens[token]
+        return None if entry is None else entry.token
+
+    def user(self, user: NodeId) -> User | None:
+        number = _number(user)
+        if number not in self.users:
+            raise NotAtHandError(UserKey(number))
+        return self.users[number]
+
+    def node(self, node: NodeId) -> Node | None:
+        number = _number(node)
+        if number not in self.nodes:
+            raise NotAtHandError(NodeKey(number))
+        return self.nodes[number]
+
+    def find(self, source: str, kind: NodeKind | None, path: str) -> Node | None:
+        """Walks from the top. An edge is a hint: the child's own row says whether it still lies there."""
+        parent = TOP
+        node: Node | None = None
+        for name in path.lower().split("/"):
+            edge = (source, parent, name)
+            child = self.edges.get(edge)
+            if child is None:
+                if edge in self.free_names:
+                    return None
+                raise NotAtHandError(PathKey(source, path.lower()))
+            node = self.node(child)
+            if node is None or edge_of(node) != edge:
+                del self.edges[edge]
+                raise NotAtHandError(PathKey(source, path.lower()))
+            parent = child
+        return node if node is not None and kind in (None, node.kind) else None
+
+    def find_external(self, source: str, kind: ParameterKind, external_id: str) -> Node | None:
+        """By id; what is remembered is a hint too, proven by the node's own row."""
+        key = ExternalKey(source, kind, external_id)
+        number = self.externals.get(key)
+        if number is None:
+            if key in self.free_externals:
+                return None
+            raise NotAtHandError(key)
+        node = self.node(number)
+        if node is None or not names_node(key, node):
+            del self.externals[key]
+            raise NotAtHandError(key)
+        return node
+
+    def memberships(self, user: NodeId) -> Mapping[NodeId, str]:
+        number = _number(user)
+        found = self.members.get(number)
+        if found is None:
+            raise NotAtHandError(MembershipsKey(number))
+        return found
+
+    def is_member_below(self, user: NodeId, group: NodeId) -> bool:
+        key = MemberBelowKey(_number(user), _number(group))
+        if key not in self.below:
+            raise NotAtHandError(key)
+        return self.below[key]
+
+    def at_or_below(self, node: NodeId, kind: NodeKind) -> Iterable[Node]:
+        top = self.node(node)
+        return self._all(UnderKey("" if top is None else top.source, _number(node), kind))
+
+    def every(self, source: str, kind: NodeKind) -> Iterable[Node]:
+        return self._all(UnderKey(source, TOP, kind))
+
+    def _all(self, key: UnderKey) -> Iterable[Node]:
+        if key not in self.under:
+            raise NotAtHandError(key)
+        found = (self.node(number) for number in self.under[key])
+        return [node for node in found if node is not None]
+
+    # filling
+
+    def find_token(self, digest: bytes) -> Token | None:
+        """The token of a secret, by way of its id, so that to drop the id is to drop the secret."""
+        token_id = self.digests.get(digest)
+        entry = None if token_id is None else self.tokens.get(token_id)
+        if entry is not None:
+            return entry.token
+        if self.unknown_digests.get(digest, 0.0) > elapsed():
+            return None
+        raise NotAtHandError(TokenKey(digest))
+
+    def put_token(self, token: Token) -> None:
+        self.tokens[token.id] = TokenEntry(token)
+
+    def put_node(self, node: Node) -> None:
+        number = _number(node.id)
+        self.nodes[number] = node
+        if node.kind is not NodeKind.INSTANCE:
+            self.edges[edge_of(node)] = number
+
+    # dropping
+
+    def drop_token(self, token: TokenId) -> None:
+        self.tokens.pop(token, None)
+
+    def drop_user(self, user: int) -> None:
+        self.spots.clear()
+        self.users.pop(user, None)
+
+    def drop_memberships(self, user: int) -> None:
+        self.spots.clear()
+        self.members.pop(user, None)
+        self.below.clear()
+
+    def drop_node(self, number: int) -> None:
+        """The node, and every answer of the form "there is none"; what lies below it keeps its own entries."""
+        self.nodes.pop(number, None)
+        self.drop_node_questions()
+
+    def drop_node_questions(self) -> None:
+        self.spots.clear()
+        self.free_names.clear()
+        self.free_externals.clear()
+        self.below.clear()
+        self.under.clear()
+
+    def drop_nodes(self) -> None:
+        self.nodes.clear()
+        self.edges.clear()
+        self.externals.clear()
+        self.drop_node_questions()
+
+    def drop_catalog(self, name: str) -> None:
+        """Versions are immutable: only what is said of their absence can change, and a removed version."""
+        self.spots.clear()
+        for key in [key for key in self.catalogs if key.name == name and key not in self.shipped]:
+            del self.catalogs[key]
+
+    def drop_tokens(self) -> None:
+        self.tokens.clear()
+        self.digests.clear()
+
+    def drop_users(self) -> None:
+        self.spots.clear()
+        self.users.clear()
+
+    def drop_all_memberships(self) -> None:
+        self.spots.clear()
+        self.members.clear()
+        self.below.clear()
+
+    def drop_catalogs(self) -> None:
+        self.spots.clear()
+        self.catalogs = dict(self.shipped)
+
+    def drop_all(self) -> None:
+        """Everything but catalogs that are shipped with this version comes back by loading."""
+        self.drop_tokens()
+        self.drop_users()
+        self.drop_all_memberships()
+        self.unknown_digests.clear()
+        self.drop_nodes()
+        self.drop_catalogs()
+
+
+def edge_of(node: Node) -> tuple[str, int, str]:
+    """Where a path finds this node: source, parent, name without case."""
+    parent = TOP if node.parent is None or node.parent == INSTANCE_ID else _number(node.parent)
+    return (node.source, parent, node.name.lower())
+
+
+def names_node(key: ExternalKey, node: Node) -> bool:
+    """Whether an external id names this node: a namespace is a group's id or the id of a user's namespace (C3)."""
+    if key.source != node.source:
+        return False
+    if key.kind is ParameterKind.NAMESPACE:
+        own = node.external_id if node.kind is NodeKind.GROUP else node.namespace_external_id
+        return node.kind in (NodeKind.GROUP, NodeKind.USER) and own == key.external_id
+    return node.kind.value == key.kind.value and node.external_id == key.external_id
+
+
+def _number(node: NodeId) -> int:
+    """Directory ids are numbers; a text id belongs to a catalog without a directory and never comes here."""
+    if not isinstance(node, int):
+        raise TypeError("a node without a directory has no facts")
+    return node

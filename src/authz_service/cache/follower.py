@@ -1,0 +1,260 @@
+"""Follows the change log, and knows since when this process can prove that its facts are true (docs/freshness.md)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, Protocol
+
+from authz_service.cache.clock import DatabaseClock, elapsed
+from authz_service.cache.journal import Journal
+from authz_service.errors import (
+    AuthzError,
+    DatabaseUnavailableError,
+    NotFreshEnoughError,
+    OverloadedError,
+    RevisionUnknownError,
+    RewoundError,
+    StaleError,
+)
+from authz_service.store.changes import ParsedRevision, Poll, Revision, Stamp
+
+_BATCH: Final = 1000
+_SHORTEST_PAUSE: Final = 0.05
+_LONGEST_RETRY: Final = 1.0
+
+
+class PollConnection(Protocol):
+    """One direct connection to the primary; `ring` is called by the bell where the engine has one."""
+
+    async def poll(self, since: Revision | None, limit: int) -> Poll: ...
+
+    async def close(self) -> None: ...
+
+
+Connect = Callable[[Callable[[], None]], Awaitable[PollConnection]]
+"""Opens the connections of one replica; the argument rings the bell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """`max_staleness` is S: how long after its acknowledgement a revoke may still be unseen. All in seconds."""
+
+    max_staleness: float = 5.0
+    poll_interval: float = 1.0
+    poll_timeout: float = 1.0
+    at_least_timeout: float = 0.5
+    max_waiters: int = 1000
+
+
+@dataclass(slots=True)
+class FollowerCounts:
+    """What happened since the start, for metrics."""
+
+    polls: int = 0
+    failures: int = 0
+    resets: int = 0
+    changes: int = 0
+    last_failure: str = field(default="")
+
+
+class Follower:
+    """One for each process. `applied` and `proof` move together in the event loop, never while a decision is made."""
+
+    def __init__(self, journal: Journal, connect: Connect, settings: Freshness) -> None:
+        self.settings = settings
+        self.clock = DatabaseClock()
+        self.counts = FollowerCounts()
+        self.applied: Stamp | None = None
+        self.rewound = False
+        self._journal = journal
+        self._connect = connect
+        self._tip: bytes | None = None
+        self._proof = float("-inf")
+        self.deadline = float("-inf")
+        """The `elapsed()` after which nothing may be decided; in the past while rewound."""
+        self._bell = asyncio.Event()
+        self._moved = asyncio.Condition()
+        self._sent = 0
+        self._answered = 0
+        self._waiters = 0
+        self._task: asyncio.Task[None] | None = None
+
+    # life
+
+    async def start(self, patience: float = 10.0) -> None:
+        """Follow in the background; returns once the first poll is applied. Raises DatabaseUnavailableError."""
+        self._task = asyncio.create_task(self._run(), name="follower")
+        try:
+            async with asyncio.timeout(patience):
+                await self._until(lambda: self.applied is not None)
+        except TimeoutError as error:
+            await self.stop()
+            raise DatabaseUnavailableError(
+                f"the change log could not be read within {patience:g} s: {self.counts.last_failure or 'no answer'}"
+            ) from error
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    # freshness
+
+    def staleness(self) -> float:
+        """Seconds since the last proof; infinite before the first."""
+        return elapsed() - self._proof
+
+    def require_fresh(self) -> Stamp:
+        """The applied revision, if this process can prove that it is not older than S. Raises CannotDecideError."""
+        if self.rewound:
+            raise RewoundError("the database's history went back; an operator has to accept it with `authz restored`")
+        if self.applied is None or elapsed() > self.deadline:
+            raise StaleError(f"this replica has had no answer from the database for {self.settings.max_staleness:g} s")
+        return self.applied
+
+    def now(self) -> datetime:
+        """Database time."""
+        return self.clock.now()
+
+    async def reach(self, wanted: ParsedRevision) -> None:
+        """Wait until the revision is applied. Raises NotFreshEnoughError, or RevisionUnknownError when it cannot be."""
+        stamp = self.require_fresh()
+        if stamp.epoch.hex[:8] != wanted.epoch8:
+            raise RevisionUnknownError("`at_least` names a revision of another history")
+        if stamp.revision >= wanted.revision:
+            return
+        await self.poll_now()
+        stamp = self.require_fresh()
+        if stamp.epoch.hex[:8] != wanted.epoch8 or stamp.revision < wanted.revision:
+            raise RevisionUnknownError("`at_least` names a revision that does not exist yet")
+
+    async def poll_now(self) -> None:
+        """Return after a poll that started after this call was applied. Shared; raises NotFreshEnoughError in time."""
+        if self._waiters >= self.settings.max_waiters:
+            raise OverloadedError("too many requests wait for a fresher revision; try again shortly")
+        self._waiters += 1
+        wanted = self._sent + 1
+        self._bell.set()
+        try:
+            async with asyncio.timeout(self.settings.at_least_timeout):
+                await self._until(lambda: self._answered >= wanted)
+        except TimeoutError as error:
+            raise NotFreshEnoughError(
+                f"the database did not answer within {self.settings.at_least_timeout:g} s"
+            ) from error
+        finally:
+            self._waiters -= 1
+
+    async def applied_to(self, revision: Revision) -> None:
+        """Wait until a load's snapshot is applied: an entry newer than the rest waits. Raises NotFreshEnoughError."""
+        stamp = self.require_fresh()
+        if stamp.revision < revision:
+            await self.poll_now()
+
+    def ring(self) -> None:
+        """Something changed: look soon."""
+        self._bell.set()
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        async with self._moved:
+            await self._moved.wait_for(condition)
+
+    # following
+
+    async def _run(self) -> None:
+        retry = _SHORTEST_PAUSE
+        while True:
+            connection: PollConnection | None = None
+            try:
+                async with asyncio.timeout(self.settings.poll_timeout):
+                    connection = await self._connect(self.ring)
+                while True:
+                    await self._poll(connection)
+                    retry = _SHORTEST_PAUSE
+                    await self._pause()
+            except Exception as error:  # noqa: BLE001 - the loop outlives every fault; staleness speaks for it
+                self.counts.failures += 1
+                self.counts.last_failure = error.message if isinstance(error, AuthzError) else "the connection broke"
+                await asyncio.sleep(retry)
+                retry = min(retry * 2, _LONGEST_RETRY)
+            finally:
+                if connection is not None:
+                    await connection.close()
+
+    async def _pause(self) -> None:
+        """Until the bell, a request for freshness, or the interval with 10 % jitter; 50 ms after the last at least."""
+        pause = self.settings.poll_interval * random.uniform(0.9, 1.1)  # noqa: S311 - jitter
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._bell.wait()
+        if elapsed() - self._proof < _SHORTEST_PAUSE:
+            await asyncio.sleep(max(0.0, _SHORTEST_PAUSE - (elapsed() - self._proof)))
+
+    async def _poll(self, connection: PollConnection) -> None:
+        """One look at the change log; again at once while there is more of it than one look shows."""
+        while True:
+            self._bell.clear()
+            self._sent += 1
+            number, sent_at = self._sent, elapsed()
+            since = None if self.applied is None else self.applied.revision
+            async with asyncio.timeout(self.settings.poll_timeout):
+                poll = await connection.poll(since, _BATCH)
+            if poll.in_recovery:
+                self._forget()
+                raise DatabaseUnavailableError("the server is a standby: it cannot prove freshness")
+            caught_up = self._apply(poll)
+            self.counts.polls += 1
+            if caught_up:
+                self.clock.set(poll.clock, sent_at)
+                self._proof = sent_at
+                self.deadline = float("-inf") if self.rewound else sent_at + self.settings.max_staleness
+                self._answered = number
+                async with self._moved:
+                    self._moved.notify_all()
+                return
+
+    def _apply(self, poll: Poll) -> bool:
+        """Apply one look; True when nothing more is to come."""
+        applied = self.applied
+        if applied is None or poll.head.epoch != applied.epoch:
+            return self._restart(poll, rewound=False)
+        if poll.head.revision < applied.revision:
+            return self._restart(poll, rewound=True)
+        known = [change for change in poll.changes if change.revision == applied.revision]
+        tip = poll.tip if applied == poll.head else known[-1].hash if known else None
+        if tip is None and applied.revision > 0:  # pruned: this process slept longer than the log is kept
+            return self._restart(poll, rewound=False)
+        if tip is not None and tip != self._tip:
+            return self._restart(poll, rewound=True)
+        changes = poll.changes[len(known) :]
+        self._journal.apply(changes)
+        self.counts.changes += len(changes)
+        if changes:
+            self._tip = changes[-1].hash
+            self.applied = Stamp(changes[-1].revision, applied.epoch)
+        return self.applied == poll.head or not changes
+
+    def _forget(self) -> None:
+        """What may have come from another server than the primary is not worth keeping."""
+        if self.applied is not None:
+            self.counts.resets += 1
+            self._journal.restart(self.applied.revision)
+
+    def _restart(self, poll: Poll, *, rewound: bool) -> bool:
+        """Forget everything and begin at the head. A rewind is remembered until a new epoch accepts it."""
+        if self.applied is not None:
+            self.counts.resets += 1
+        if self.applied is None or poll.head.epoch != self.applied.epoch:
+            self.rewound = False
+        self.rewound = self.rewound or rewound
+        self._journal.restart(poll.head.revision)
+        self.applied = poll.head
+        self._tip = poll.tip
+        return True

@@ -1,0 +1,96 @@
+"""Catalog text to a catalog, or to all that is wrong with it. Pure: whoever calls it has read the file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from authz_service.catalog.bundles import read_bundles
+from authz_service.catalog.conditions import DIRECTORY_FACTS, check_combinations, check_conditions
+from authz_service.catalog.document import Section, parse_document
+from authz_service.catalog.faults import CatalogFault, Faults
+from authz_service.catalog.format import CATALOG
+from authz_service.catalog.model import Catalog, Operation, OwnerCheck
+from authz_service.catalog.operations import OperationReader
+from authz_service.catalog.paths import OperationTextError, parse_operation
+from authz_service.catalog.permissions import read_permissions
+from authz_service.catalog.reading import entries_in, flag_in, section_in, text_in, word_of
+from authz_service.catalog.roles import read_roles
+from authz_service.catalog.targets import read_target_rules
+from authz_service.directory.model import NodeKind
+from authz_service.errors import CatalogInvalidError
+
+
+def load_catalog(text: str, *, file: str = "catalog.yaml") -> Catalog:
+    """The catalog that this text describes; equal text gives equal catalogs, and permissions are numbered in its order.
+
+    Raises CatalogInvalidError with every fault found, each at `file:line`; `file` serves the messages alone.
+    """
+    faults = Faults(file)
+    document = parse_document(text, faults)
+    top = None if document is None else CATALOG.check(document, faults, "the catalog")
+    catalog = _read(top, faults) if isinstance(top, Section) else None
+    faults.raise_if_any()
+    if catalog is None:
+        raise CatalogInvalidError(f"`{file}` cannot be read as a catalog")
+    return catalog
+
+
+def _read(top: Section, faults: Faults) -> Catalog:
+    roles, top_role = read_roles(top, faults)
+    check_conditions(top, roles, faults)
+    permissions = read_permissions(top, roles, faults)
+    rules = read_target_rules(section_in(top, "targets"), faults)
+    reader = OperationReader(top, permissions, roles, rules, faults)
+    operations = reader.read()
+    check_combinations(permissions.all, operations.values(), {**permissions.lines, **reader.lines}, faults)
+    if not permissions.all:
+        message = "a catalog has permissions; list them under `permissions` or `categories`"
+        faults.add(top.line, CatalogFault.MISSING_KEY, message)
+    return Catalog(
+        name=text_in(top, "catalog") or "",
+        version=int(text_in(top, "version") or 0),
+        permissions=permissions.all,
+        operations=operations,
+        roles=roles,
+        top_role=top_role,
+        bundles=read_bundles(top, permissions, operations, faults),
+        aliases=permissions.aliases,
+        owner_check=OwnerCheck(text_in(top, "owner_check") or OwnerCheck.DIRECTORY),
+        source=text_in(top, "source"),
+        case_sensitive=flag_in(top, "case_sensitive") is True,
+        single_owner=flag_in(top, "single_owner") is True,
+        forbidding_legacy_ends_public_reads=flag_in(top, "forbidding_legacy_ends_public_reads") is True,
+        base_path=text_in(top, "base_path") or "",
+        attribute_parameters=_read_attribute_parameters(top, operations, faults),
+        words={NodeKind(entry.key): word_of(entry.value).text for entry in entries_in(top, "words")},
+        title=text_in(top, "title") or "",
+    )
+
+
+def _read_attribute_parameters(top: Section, operations: Mapping[str, Operation], faults: Faults) -> Mapping[str, str]:
+    """Attribute to parameter. One that no path has would never be given, and a `when` on it never match."""
+    entries = tuple(entries_in(top, "attribute_parameters"))
+    known = _path_parameters(operations) if entries else frozenset[str]()
+    found = {}
+    for entry in entries:
+        word = word_of(entry.value)
+        if entry.key.startswith("subject.") or entry.key in DIRECTORY_FACTS:
+            message = f"`{entry.key}` is a fact of the directory; a path parameter may not give it"
+            faults.add(entry.line, CatalogFault.RESERVED_ATTRIBUTE, message)
+        elif word.text not in known:
+            message = f"no operation has the path parameter `{word.text}`"
+            faults.add(word.line, CatalogFault.UNKNOWN_PARAMETER, message)
+        else:
+            found[entry.key] = word.text
+    return found
+
+
+def _path_parameters(operations: Mapping[str, Operation]) -> frozenset[str]:
+    names: set[str] = set()
+    for id_ in operations:
+        try:
+            text = parse_operation(id_)
+        except OperationTextError:  # pragma: no cover - only parsed operations get here
+            continue
+        names.update(text.path.parameters if text.path else ())
+    return frozenset(names)

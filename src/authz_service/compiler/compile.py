@@ -1,0 +1,58 @@
+"""Token and catalog to lookup. What the catalog no longer has grants nothing (C8)."""
+
+from __future__ import annotations
+
+from authz_service.catalog.model import AnyOperation, Catalog
+from authz_service.compiler.lookup import LegacyHoldings, Lookup
+from authz_service.directory.model import NodeId
+from authz_service.tokens.model import ReachKind, Token, TokenKind
+
+
+def compile_lookup(token: Token, catalog: Catalog) -> Lookup:
+    """What this token holds in this catalog, from its own scopes only; live facts (roles, policies) are the engine's.
+
+    Unknown permission names, bundles and scopes of other catalogs contribute nothing, and a token that does not name
+    the catalog holds nothing there: it may be asked about as the parent of one that does (T4).
+    """
+    if catalog.name not in token.catalogs:
+        return Lookup(legacy=LegacyHoldings() if token.kind is TokenKind.LEGACY else None)
+    if token.kind is TokenKind.LEGACY:
+        return Lookup(legacy=_compile_bundles(token, catalog))
+    selected: dict[NodeId, int] = {}
+    masks = dict.fromkeys(ReachKind, 0)
+    for scope in token.scopes:
+        if scope.catalog != catalog.name:
+            continue
+        held = permission_mask(catalog, scope.permissions)
+        masks[scope.reach.kind] |= held
+        if scope.reach.kind is ReachKind.SELECTED and held:
+            for written in scope.reach.nodes:
+                node = written if isinstance(written, int) else catalog.fold(written)
+                selected[node] = selected.get(node, 0) | held
+    return Lookup(
+        selected=selected,
+        all_memberships=masks[ReachKind.ALL_MEMBERSHIPS],
+        personal_projects=masks[ReachKind.PERSONAL_PROJECTS],
+        user=masks[ReachKind.USER],
+        instance=masks[ReachKind.INSTANCE],
+    )
+
+
+def permission_mask(catalog: Catalog, names: tuple[str, ...] | frozenset[str]) -> int:
+    """The mask of the names this catalog has; aliases count as what they stand for."""
+    mask = 0
+    for name in names:
+        permission = catalog.by_name.get(name)
+        if permission is not None:
+            mask |= 1 << permission.number
+    return mask
+
+
+def _compile_bundles(token: Token, catalog: Catalog) -> LegacyHoldings:
+    bundles = [catalog.bundles[name] for name in token.legacy_scopes if name in catalog.bundles]
+    return LegacyHoldings(
+        permissions=permission_mask(catalog, frozenset[str]().union(*(bundle.permissions for bundle in bundles))),
+        operations=frozenset[str]().union(*(bundle.operations for bundle in bundles)),
+        any_read=any(bundle.any_operation is not AnyOperation.NONE for bundle in bundles),
+        any_write=any(bundle.any_operation is AnyOperation.ALL for bundle in bundles),
+    )

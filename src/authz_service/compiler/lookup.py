@@ -1,0 +1,41 @@
+"""A lookup: what one token holds in one catalog version, as masks by node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from authz_service.directory.model import NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyHoldings:
+    """What a coarse token's bundles hold (C7); the flags say whether calls in no table count."""
+
+    permissions: int = 0
+    operations: frozenset[str] = frozenset()
+    any_read: bool = False
+    any_write: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """Masks of permission numbers *as given*, before implications; the engine tests them with `Catalog.holders`.
+
+    `selected` maps a node to what is held on it and below; the other masks are for the other reaches (T2).
+    """
+
+    selected: Mapping[NodeId, int] = field(default_factory=dict)
+    all_memberships: int = 0
+    personal_projects: int = 0
+    user: int = 0
+    instance: int = 0
+    legacy: LegacyHoldings | None = None
+
+    @property
+    def anywhere(self) -> int:
+        """What is held in any reach at all: it tells `permission_missing` from `outside_reach` (A3)."""
+        mask = self.all_memberships | self.personal_projects | self.user | self.instance
+        for held in self.selected.values():
+            mask |= held
+        return mask if self.legacy is None else mask | self.legacy.permissions

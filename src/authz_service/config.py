@@ -1,0 +1,338 @@
+"""Every setting of the service: read once, from the environment, and refused as a whole when anything is wrong."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from authz_service.errors import Fault, StartError
+from authz_service.tokens.secret import DEFAULT_PREFIX, is_kid, is_prefix
+
+PREFIX: Final = "AUTHZ_"
+MIN_PEPPER_BYTES: Final = 32
+OF_CLIENTS: Final = frozenset({"AUTHZ_URL", "AUTHZ_TOKEN", "AUTHZ_PG_BIN"})
+"""Variables of the command line and the embedded database; they are no settings of the service."""
+
+
+class Environment(StrEnum):
+    DEV = "dev"
+    PRODUCTION = "production"
+
+
+class LogFormat(StrEnum):
+    JSON = "json"
+    CONSOLE = "console"
+
+
+class LogLevel(StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Settings(BaseSettings):
+    """What the service runs with. Make it with `load_settings`, which names every fault at once; it never changes."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        extra="ignore",  # other programs' variables; `unknown_settings` names what looks like a slip of the pen
+        frozen=True,
+        populate_by_name=True,
+        hide_input_in_errors=True,
+    )
+
+    environment: Environment = Field(
+        Environment.PRODUCTION, description="`dev` shows the API's documentation at `/docs`; `production` does not"
+    )
+
+    # the database
+    database_url: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("AUTHZ_DATABASE_URL", "DATABASE_URL"),
+        description="`postgresql://user:password@host:5432/database`; `DATABASE_URL` serves where this is not set",
+    )
+    database_direct_url: SecretStr | None = Field(
+        None,
+        description="the primary itself, where `AUTHZ_DATABASE_URL` goes through a pooler: polls and the bell need a"
+        " connection of their own. Setting it also says that there is a pooler",
+    )
+    pool_size: int = Field(10, ge=2, le=500, description="connections of each worker's pool; two more follow changes")
+    bell: bool = Field(
+        default=True,
+        description="listen for changes (LISTEN/NOTIFY). Off for engines without it: polls alone carry the promise",
+    )
+
+    # freshness
+    max_staleness: float = Field(
+        5.0,
+        ge=1.0,
+        le=300.0,
+        description="S, in seconds: how long after its acknowledgement a revoke may still be unseen, and how long"
+        " a worker goes on deciding without an answer from the database. A longer outage is answered 503",
+    )
+    poll_interval: float = Field(1.0, ge=0.1, le=60.0, description="seconds between looks at the change log")
+    poll_timeout: float = Field(1.0, ge=0.1, le=60.0, description="seconds until a look counts as failed")
+
+    # listening
+    host: str = Field("127.0.0.1", min_length=1, description="the address to listen at; `0.0.0.0` is every IPv4 one")
+    port: int = Field(8080, ge=0, le=65535, description="the port to listen at; 0 takes any free one")
+    uds: Path | None = Field(None, description="a Unix socket to listen at, in place of host and port")
+    workers: int = Field(1, ge=1, le=256, description="processes that answer; each has a pool and a cache of its own")
+    shutdown_timeout: float = Field(
+        15.0, ge=0.0, le=600.0, description="seconds that requests under way get to end after a stop was asked for"
+    )
+
+    # secrets
+    peppers: SecretStr | None = Field(
+        None,
+        description="keys of the digests under which secrets are stored, as `kid:base64,kid:base64`; each of 32 bytes"
+        " or more. Whoever has them and the database can tell whether a guess is a token; losing them loses all tokens",
+    )
+    peppers_file: Path | None = Field(None, description="the same in a file, one `kid:base64` a line")
+    pepper_kid: str | None = Field(None, description="the pepper for new secrets; needed where there are several")
+    token_prefix: str = Field(DEFAULT_PREFIX, description="what every secret begins with: 1 to 16 letters and digits")
+
+    # bounds
+    body_limit: int = Field(64 * 1024, ge=1024, le=64 << 20, description="bytes of a request's body")
+    batch_body_limit: int = Field(4 << 20, ge=1024, le=256 << 20, description="bytes of a batch's body")
+    import_body_limit: int = Field(256 << 20, ge=1024, le=4 << 30, description="bytes of a directory import's body")
+    loads_running: int = Field(8, ge=1, le=500, description="loads of facts that a worker runs at once")
+    loads_waiting: int = Field(
+        1000, ge=1, le=100_000, description="loads that may wait; beyond, requests are shed (503)"
+    )
+    cache_tokens: int = Field(200_000, ge=1, description="tokens that a worker keeps in memory")
+    cache_unknown_tokens: int = Field(50_000, ge=1, description="secrets of nobody that a worker remembers for 2 s")
+    cache_users: int = Field(200_000, ge=1, description="owners and their memberships that a worker keeps")
+    cache_nodes: int = Field(500_000, ge=1, description="groups, projects and users' namespaces that a worker keeps")
+    cache_questions: int = Field(
+        20_000, ge=100, description="answers about what lies below a group that a worker keeps"
+    )
+
+    # telling
+    log_format: LogFormat = Field(LogFormat.JSON, description="`json` for programs, `console` for people")
+    log_level: LogLevel = Field(LogLevel.INFO, description="the least level that is logged")
+    metrics_dir: Path | None = Field(
+        None,
+        description="a folder where several workers sum their metrics; emptied at the start. A temporary one if unset",
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments alone: `load_settings` reads the environment, so that a Settings in a test is what it says."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
+
+    @field_validator("port", mode="before")
+    @classmethod
+    def _no_service_link(cls, value: object) -> object:
+        if isinstance(value, str) and value.startswith("tcp://"):
+            raise ValueError(
+                "this comes from a Kubernetes service named `authz`; set `enableServiceLinks: false` in the pod, or"
+                " set the port"
+            )
+        return value
+
+    @property
+    def dsn(self) -> str:
+        """The database URL. Raises StartError where there is none: never log what this gives."""
+        if self.database_url is None:
+            raise StartError(_NO_DATABASE)
+        return self.database_url.get_secret_value()
+
+    @property
+    def direct_dsn(self) -> str | None:
+        return None if self.database_direct_url is None else self.database_direct_url.get_secret_value()
+
+
+_NO_DATABASE: Final = (
+    "set AUTHZ_DATABASE_URL (or DATABASE_URL) to `postgresql://user:password@host:5432/database`;"
+    " `authz dev` needs neither"
+)
+_NO_PEPPERS: Final = (
+    "set AUTHZ_PEPPERS to `k1:` and 32 random bytes in base64, as `openssl rand -base64 32` prints them, or"
+    " AUTHZ_PEPPERS_FILE to a file of such lines; keep them: without them no token works"
+)
+
+
+def load_settings(
+    environ: Mapping[str, str] | None = None, *, peppers: bool = True, database: bool = True, **given: object
+) -> Settings:
+    """Settings from `given`, else from the environment. Raises StartError with a fault for everything that is wrong.
+
+    `peppers` and `database` say what the command cannot do without.
+    """
+    values = {**_from_environment(os.environ if environ is None else environ), **given}
+    faults: list[Fault] = []
+    try:
+        settings = Settings(**values)
+    except ValidationError as error:
+        faults = list(_faults_of(error))
+        # Once more without what is wrong, so that contradictions among the rest are told in the same breath.
+        wrong = {str(one["loc"][0]) for one in error.errors() if one["loc"]}
+        settings = Settings(**{name: value for name, value in values.items() if name not in wrong})
+    faults += _contradictions(settings, peppers=peppers, database=database)
+    if faults:
+        listed = "; ".join(f"{fault.where}: {fault.message}" for fault in faults)
+        raise StartError(f"the service cannot start as configured: {listed}", faults=faults)
+    return settings
+
+
+def unknown_settings(environ: Mapping[str, str] | None = None) -> list[str]:
+    """Variables that begin with AUTHZ_ and are no settings: a slip of the pen, or another program's."""
+    known = {variable for name in Settings.model_fields for variable in _variables(name)} | OF_CLIENTS
+    return sorted(name for name in (environ or os.environ) if name.startswith(PREFIX) and name not in known)
+
+
+def read_peppers(settings: Settings) -> tuple[dict[str, bytes], str]:
+    """The peppers by `kid`, and the `kid` of new secrets. Raises StartError with every fault."""
+    peppers, faults = _peppers(settings)
+    kid = settings.pepper_kid or (next(iter(peppers)) if len(peppers) == 1 else None)
+    if not faults and not peppers:
+        faults.append(Fault("AUTHZ_PEPPERS", "missing", _NO_PEPPERS))
+    if not faults and kid is None:
+        listed = ", ".join(f"`{name}`" for name in peppers)
+        faults.append(Fault("AUTHZ_PEPPER_KID", "missing", f"say which of {listed} is for new secrets"))
+    if not faults and kid not in peppers:
+        faults.append(Fault("AUTHZ_PEPPER_KID", "unknown", f"there is no pepper `{kid}`; AUTHZ_PEPPERS has to name it"))
+    if faults or kid is None:
+        raise StartError("; ".join(f"{fault.where}: {fault.message}" for fault in faults), faults=faults)
+    return peppers, kid
+
+
+def to_environment(settings: Settings) -> dict[str, str]:
+    """The variables that make `load_settings` give these settings again: how a worker gets them."""
+    found: dict[str, str] = {}
+    for name in sorted(settings.model_fields_set):
+        value = getattr(settings, name)
+        if value is None:
+            continue
+        text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        found[_variables(name)[0]] = text
+    return found
+
+
+def _variables(name: str) -> list[str]:
+    alias = Settings.model_fields[name].validation_alias
+    if isinstance(alias, AliasChoices):
+        return [str(choice) for choice in alias.choices]
+    return [PREFIX + name.upper()]
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in Settings.model_fields:
+        value = next((environ[variable] for variable in _variables(name) if environ.get(variable)), None)
+        if value is not None:
+            found[name] = value
+    return found
+
+
+def _faults_of(error: ValidationError) -> Iterator[Fault]:
+    for one in error.errors():
+        name = str(one["loc"][0]) if one["loc"] else ""
+        variable = _variables(name)[0] if name in Settings.model_fields else name
+        message = one["msg"].removeprefix("Value error, ").rstrip(".")
+        yield Fault(variable, "invalid", message[:1].lower() + message[1:])
+
+
+def _contradictions(settings: Settings, *, peppers: bool, database: bool) -> Iterable[Fault]:
+    """What each setting alone cannot show."""
+    if database and settings.database_url is None:
+        yield Fault("AUTHZ_DATABASE_URL", "missing", _NO_DATABASE)
+    if settings.database_direct_url is not None and settings.database_url is None:
+        yield Fault(
+            "AUTHZ_DATABASE_DIRECT_URL", "contradiction", "this alone is not enough: set AUTHZ_DATABASE_URL too"
+        )
+    for variable, url in (
+        ("AUTHZ_DATABASE_URL", settings.database_url),
+        ("AUTHZ_DATABASE_DIRECT_URL", settings.database_direct_url),
+    ):
+        scheme = "" if url is None else url.get_secret_value().partition("://")[0]
+        if url is not None and scheme not in ("postgresql", "postgres", "postgresql+asyncpg"):
+            yield Fault(variable, "invalid", "write `postgresql://user:password@host:5432/database`")
+    if settings.poll_interval * 1.1 + settings.poll_timeout >= settings.max_staleness:
+        yield Fault(
+            "AUTHZ_MAX_STALENESS",
+            "contradiction",
+            f"{settings.max_staleness:g} s is not more than a poll's interval ({settings.poll_interval:g} s, and a"
+            f" tenth) and timeout ({settings.poll_timeout:g} s) together, so a healthy service would deny; raise it",
+        )
+    if settings.uds is not None and {"host", "port"} & settings.model_fields_set:
+        yield Fault(
+            "AUTHZ_UDS", "contradiction", "a Unix socket stands in place of host and port; set one or the other"
+        )
+    if settings.loads_running > settings.pool_size:
+        yield Fault(
+            "AUTHZ_LOADS_RUNNING",
+            "contradiction",
+            f"{settings.loads_running} loads at once need as many connections, and AUTHZ_POOL_SIZE is"
+            f" {settings.pool_size}",
+        )
+    if settings.batch_body_limit < settings.body_limit:
+        yield Fault("AUTHZ_BATCH_BODY_LIMIT", "contradiction", "a batch may not be smaller than AUTHZ_BODY_LIMIT")
+    if not is_prefix(settings.token_prefix):
+        yield Fault("AUTHZ_TOKEN_PREFIX", "invalid", "write 1 to 16 ASCII letters and digits")
+    if settings.peppers is not None and settings.peppers_file is not None:
+        yield Fault("AUTHZ_PEPPERS_FILE", "contradiction", "AUTHZ_PEPPERS is set too; set one of them")
+    elif peppers:
+        try:
+            read_peppers(settings)
+        except StartError as error:
+            yield from error.faults
+
+
+def _peppers(settings: Settings) -> tuple[dict[str, bytes], list[Fault]]:
+    variable = "AUTHZ_PEPPERS" if settings.peppers_file is None else "AUTHZ_PEPPERS_FILE"
+    text = "" if settings.peppers is None else settings.peppers.get_secret_value()
+    if settings.peppers_file is not None:
+        try:
+            text = settings.peppers_file.read_text("utf-8").replace("\n", ",")
+        except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or "it is no text"
+            return {}, [Fault(variable, "unreadable", f"`{settings.peppers_file}` cannot be read: {why.lower()}")]
+    peppers: dict[str, bytes] = {}
+    faults: list[Fault] = []
+    for number, entry in enumerate((part.strip() for part in text.split(",")), start=1):
+        if entry:
+            fault = _read_pepper(entry, peppers)
+            if fault:
+                faults.append(Fault(variable, "invalid", f"pepper {number}: {fault}"))
+    return peppers, faults
+
+
+def _read_pepper(entry: str, peppers: dict[str, bytes]) -> str:
+    """What is wrong with one `kid:base64`; empty when it was added. Says nothing of the value itself."""
+    kid, colon, encoded = entry.partition(":")
+    if not colon:
+        return "write it as `kid:base64`"
+    if not is_kid(kid):
+        return "its kid is 1 to 8 small ASCII letters and digits"
+    if kid in peppers:
+        return f"the kid `{kid}` stands here twice"
+    try:
+        pepper = base64.b64decode(encoded, validate=True)
+    except binascii.Error:
+        return f"`{kid}` is not base64"
+    if len(pepper) < MIN_PEPPER_BYTES:
+        return f"`{kid}` has {len(pepper)} bytes; take {MIN_PEPPER_BYTES} random ones or more"
+    if len(set(pepper)) < MIN_PEPPER_BYTES // 4:
+        return f"`{kid}` is not random; take the output of `openssl rand -base64 32`"
+    peppers[kid] = pepper
+    return ""

@@ -1,0 +1,1 @@
+"""What there is: nodes, users and how targets are written. Pure: never reads a database, a file or a clock."""

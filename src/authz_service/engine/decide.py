@@ -1,0 +1,193 @@
+"""Where a deny is decided: rules A1 and A2, then the sets, then every ancestor of the token (T4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final
+
+from authz_service.catalog.model import (
+    Catalog,
+    Item,
+    Operation,
+    Permission,
+    RequirementSet,
+    Target,
+    TargetKind,
+)
+from authz_service.directory.model import NodeKind, UserState
+from authz_service.engine.case import Case, open_case
+from authz_service.engine.conditions import address_allowed
+from authz_service.engine.items import owner_failure
+from authz_service.engine.model import (
+    Decision,
+    OperationRequest,
+    PermissionRequest,
+    Reason,
+    Request,
+    World,
+    allow,
+    deny,
+)
+from authz_service.engine.places import Place
+from authz_service.engine.sets import decide_sets
+from authz_service.tokens.model import Token, TokenId
+
+_CALLER: Final = Target(TargetKind.CALLER)
+MAX_ANCESTORS: Final = 32
+"""A longer line of ancestors is refused at creation; beyond it a token counts as revoked."""
+
+
+def decide(token: Token, world: World, request: Request) -> Decision:
+    """Allow or deny this request of this token at the world's revision.
+
+    A secret that is no token of ours never comes here: `malformed_token` and `unknown_token` are the caller's to give.
+    Raises nothing of its own; what the world raises passes through, and must be treated as "cannot decide" (A11).
+    """
+    version = token.catalogs.get(request.catalog)
+    catalog = None if version is None else world.catalog(request.catalog, version)
+    failure = token_failure(token, world, request, catalog)
+    if failure is not None:
+        return deny(failure, failed_token=token.id)
+    if catalog is None or request.version not in (None, version):
+        return deny(Reason.CATALOG_MISMATCH, failed_token=token.id)
+    decision = _decide_one(token, catalog, world, request)
+    if not decision.allowed:
+        return replace(decision, failed_token=token.id)
+    for parent in _ancestors(token, world):
+        if isinstance(parent, str):
+            return deny(Reason.TOKEN_REVOKED, failed_token=parent)
+        failure = token_failure(parent, world, request, catalog)
+        if failure is not None:
+            return deny(failure, failed_token=parent.id)
+        above = _decide_one(parent, catalog, world, request)
+        if not above.allowed:
+            return replace(above, failed_token=parent.id)
+    return decision
+
+
+def line_failure(token: Token, world: World, request: Request) -> Reason | None:
+    """Rule A1 for the token and all its ancestors: what identifies a caller. None when it holds."""
+    failure = token_failure(token, world, request)
+    for parent in _ancestors(token, world):
+        if failure is not None:
+            return failure
+        failure = Reason.TOKEN_REVOKED if isinstance(parent, str) else token_failure(parent, world, request)
+    return failure
+
+
+def _ancestors(token: Token, world: World) -> Iterator[Token | TokenId]:
+    """The tokens above, nearest first; where the line is broken, circular or too long, the id at which it is (T4)."""
+    line = {token.id}
+    while token.parent is not None:
+        parent = world.token(token.parent)
+        if parent is None or parent.id in line or len(line) > MAX_ANCESTORS:
+            yield token.parent
+            return
+        line.add(parent.id)
+        yield parent
+        token = parent
+
+
+def token_failure(token: Token, world: World, request: Request, catalog: Catalog | None = None) -> Reason | None:
+    """Rule A1 for a token that is ours, or None when it holds. Expiry has no grace.
+
+    An owner who is only a text passes where `catalog` leaves owners upstream, and where no catalog is given.
+    """
+    if token.revoked_at is not None:
+        return Reason.TOKEN_REVOKED
+    if token.expires_at is not None and request.now >= token.expires_at:
+        return Reason.TOKEN_EXPIRED
+    if token.not_before is not None and request.now < token.not_before:
+        return Reason.TOKEN_NOT_YET_VALID
+    if isinstance(token.owner, int):
+        owner = world.user(token.owner)
+        if owner is None or owner.state is not UserState.ACTIVE:
+            return Reason.OWNER_INACTIVE
+    elif catalog is not None and not catalog.upstream:
+        return Reason.OWNER_INACTIVE
+    if not address_allowed(token.conditions, request.client_address):
+        return Reason.CONDITION_FAILED
+    return None
+
+
+def _decide_one(token: Token, catalog: Catalog, world: World, request: Request) -> Decision:
+    """Rules A2 to A8 for one token of the line."""
+    case = open_case(token, catalog, world, request)
+    ask = request.ask
+    if isinstance(ask, PermissionRequest):
+        permission = catalog.by_name.get(ask.permission)
+        if permission is None:
+            return deny(Reason.PERMISSION_UNKNOWN)
+        return _decide_permission(case, permission)
+    operation = catalog.operations.get(ask.operation)
+    if operation is None:
+        return _decide_unlisted(case, ask)
+    return _decide_operation(case, operation)
+
+
+def _decide_permission(case: Case, permission: Permission) -> Decision:
+    place = case.resolve(_CALLER)
+    if isinstance(place, Reason):
+        return _unresolved(case, place)
+    if place.kind not in permission.boundaries:
+        return _denied_at(case, place, Reason.BOUNDARY_MISMATCH)
+    return decide_sets(case, (RequirementSet((Item(permission.name, place.kind, _CALLER),)),), None)
+
+
+def _decide_unlisted(case: Case, ask: OperationRequest) -> Decision:
+    """An operation in no table: a legacy scope with `any_operation` has it judged by its target (C7)."""
+    legacy = case.lookup.legacy
+    if legacy is None or not (legacy.any_write or (legacy.any_read and not ask.mutates)):
+        return deny(Reason.OPERATION_UNKNOWN)
+    return _decide_by_target(case)
+
+
+def _decide_by_target(case: Case) -> Decision:
+    place = case.resolve(_CALLER)
+    if isinstance(place, Reason):
+        return _unresolved(case, place)
+    if place.kind is NodeKind.USER and place.id != case.own_id:
+        return _denied_at(case, place, Reason.OUTSIDE_REACH)
+    failure = owner_failure(case, place, None)
+    if failure is not None:
+        return _denied_at(case, place, failure)
+    return allow(Reason.GRANTED, target=place.text)
+
+
+def _decide_operation(case: Case, operation: Operation) -> Decision:
+    if operation.closed and not case.legacy:
+        return deny(Reason.OPERATION_CLOSED)
+    opened = _open(case, operation) if operation.open else None
+    if opened is not None and (opened.allowed or not operation.sets):
+        return opened
+    if operation.sets:
+        return decide_sets(case, operation.sets, operation)
+    legacy = case.lookup.legacy
+    if legacy is not None and operation.id in legacy.operations:
+        return _decide_by_target(case)
+    return deny(Reason.OPERATION_CLOSED if operation.closed else Reason.PERMISSION_MISSING)
+
+
+def _open(case: Case, operation: Operation) -> Decision | None:
+    """Rule A7's `open`; None where the flag has no effect (C4)."""
+    if operation.open_at is None:
+        return allow(Reason.GRANTED_OPEN)
+    if operation.mutates and not operation.reviewed:
+        return None
+    place = case.resolve(operation.open_at)
+    if isinstance(place, Reason):
+        return _unresolved(case, place)
+    failure = None if place.public else owner_failure(case, place, None)
+    if failure is not None:
+        return _denied_at(case, place, failure)
+    return allow(Reason.GRANTED_OPEN, target=place.text)
+
+
+def _unresolved(case: Case, reason: Reason) -> Decision:
+    hide = reason is Reason.TARGET_UNKNOWN and not case.catalog.upstream
+    return deny(reason, hide=hide, target=case.request.ask.target)
+
+
+def _denied_at(case: Case, place: Place, reason: Reason) -> Decision:
+    return deny(reason, hide=not case.places.seen(place), target=place.text)

@@ -1,0 +1,72 @@
+"""Decisions in words: what is missing, and the smallest thing that would change the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from authz_service.engine.model import Decision, Reason
+
+_FIXED: Final[Mapping[Reason, str]] = {
+    Reason.GRANTED: "allowed",
+    Reason.GRANTED_OPEN: "allowed: any valid token may do this",
+    Reason.GRANTED_PUBLIC_READ: "allowed: anyone may read this",
+    Reason.MALFORMED_TOKEN: "this is no token of this service; check that it was copied whole",
+    Reason.UNKNOWN_TOKEN: "this token is not known here; create one",
+    Reason.TOKEN_REVOKED: "the token was revoked; create a new one",
+    Reason.TOKEN_EXPIRED: "the token has expired; rotate it or create a new one",
+    Reason.TOKEN_NOT_YET_VALID: "the token is not valid yet; wait until its `not_before`",
+    Reason.OWNER_INACTIVE: "the token's owner is blocked or deleted",
+    Reason.CONDITION_FAILED: "the token may not be used from this client address",
+    Reason.CATALOG_MISMATCH: "the token was not made for this API or this version of its catalog",
+    Reason.BAD_PATH: "the path is not in canonical form",
+    Reason.OPERATION_UNKNOWN: "the catalog does not know this operation",
+    Reason.OPERATION_CLOSED: "no fine-grained token may do this",
+    Reason.SCHEMA_REQUIRED: "the catalog needs the API's schema to decide this",
+    Reason.PERMISSION_UNKNOWN: "the catalog has no such permission",
+    Reason.TARGET_REQUIRED: "this needs a target: say which project, group or user is meant",
+    Reason.OWNER_NOT_MEMBER: "the token's owner is no member there; make them one",
+    Reason.OWNER_ROLE_TOO_LOW: "the token's owner has too low a role there; raise it",
+    Reason.POLICY_FORBIDS_KIND: "a policy there forbids this kind of token",
+    Reason.LIFETIME_EXCEEDS_POLICY: "a policy there allows shorter lives only; rotate to a shorter one",
+    Reason.APPROVAL_PENDING: "the group has not approved the token yet; ask an owner",
+    Reason.APPROVAL_DENIED: "the group's owners denied the token",
+    Reason.APPROVAL_REVOKED: "the group's owners revoked their approval",
+}
+
+
+def describe(decision: Decision) -> str:
+    """One sentence with everything that is missing (rule A9) and the smallest fix. Same decision, same text.
+
+    It names the target: never show it to an end client when `hide` is set; `HIDDEN_MESSAGE` is what they see.
+    """
+    match decision.reason:
+        case Reason.PERMISSION_MISSING if decision.missing:
+            listed = ", ".join(f"`{item.permission}` on {_place(item.target)}" for item in decision.missing)
+            return f"the token lacks {listed}; add {'it' if len(decision.missing) == 1 else 'them'} to its scopes"
+        case Reason.PERMISSION_MISSING:
+            return "nothing that the token holds allows this"
+        case Reason.OUTSIDE_REACH if decision.missing:
+            listed = ", ".join(f"`{item.permission}` on {_place(item.target)}" for item in decision.missing)
+            return f"the token's reach ends before {listed}; add the place to a scope that holds the permission"
+        case Reason.OUTSIDE_REACH:
+            return f"the token does not reach {_place(decision.target)}"
+        case Reason.TARGET_UNKNOWN:
+            return f"there is no {_place(decision.target)}; write a path, or a kind and an id as `project:42`"
+        case Reason.BOUNDARY_MISMATCH:
+            return f"this permission does not exist at {_place(decision.target)}; name a target of another kind"
+        case Reason.ATTRIBUTE_MISSING:
+            listed = ", ".join(f"`{name}`" for name in decision.absent)
+            return f"the answer depends on {listed}: send it with the request"
+        case Reason.OWNER_NOT_MEMBER | Reason.OWNER_ROLE_TOO_LOW if decision.target is not None:
+            return f"{_FIXED[decision.reason]}: {_place(decision.target)}"
+        case reason:
+            return _FIXED[reason]
+
+
+HIDDEN_MESSAGE: Final = "there is no such target, or this token may not see it"
+"""Towards end clients, for hidden and unknown targets alike (rule A10)."""
+
+
+def _place(target: str | None) -> str:
+    return "such target" if target is None else f"`{target[:200]}`"

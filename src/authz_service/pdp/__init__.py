@@ -1,0 +1,1 @@
+"""The decision point: secrets in, decisions out, from facts that are fresh."""

@@ -1,0 +1,168 @@
+"""The decision point: decides for a caller, from fresh facts, and loads those that are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
+
+from authz_service.cache.facts import FactKey, Facts, NotAtHandError
+from authz_service.cache.follower import Follower
+from authz_service.directory.model import NodeKind
+from authz_service.engine.decide import decide, line_failure
+from authz_service.engine.model import Decision, PermissionRequest, Reason, Request, deny
+from authz_service.errors import Fault, ForbiddenError, InvalidInputError, OverloadedError, UnauthenticatedError
+from authz_service.pdp.loader import Loader
+from authz_service.pdp.question import Answer, Freshly, Question
+from authz_service.pdp.secrets import Peppers
+from authz_service.store.changes import parse_revision
+from authz_service.tokens.model import Token
+
+MANAGEMENT: Final = "authz"
+EVALUATE: Final = "decision:evaluate"
+ANY_CATALOG: Final = "*"
+"""In a token's `evaluates`: every catalog (rule M1)."""
+
+T = TypeVar("T")
+_ROUNDS: Final = 64
+"""How often one question may need more facts before it is given up: a chain of 21 nodes needs a handful."""
+
+
+class DecisionPoint:
+    """Answers from facts at one revision, or raises CannotDecideError; never allows on doubt (rule A11)."""
+
+    def __init__(self, facts: Facts, follower: Follower, loader: Loader, peppers: Peppers) -> None:
+        self.facts = facts
+        self.follower = follower
+        self.peppers = peppers
+        self._loader = loader
+
+    # who asks
+
+    async def authenticate(self, secret: str | None, *, client_address: str | None = None) -> Token:
+        """The caller's own token, if rule A1 holds for it and all its ancestors. Raises UnauthenticatedError.
+
+        One message for every failure: who shows a bad token learns nothing about it.
+        """
+        token = None if secret is None else await self.find_token(secret)
+        if token is not None:
+            request = Request(MANAGEMENT, PermissionRequest(""), self.follower.now(), client_address=client_address)
+            if await self._answer(lambda: line_failure(token, self.facts, request)) is None:
+                return token
+        raise UnauthenticatedError("show a valid token as `Authorization: Bearer`")
+
+    async def find_token(self, secret: str) -> Token | None:
+        """The token of a secret, whatever its state; None when it is none of ours."""
+        digest = self.peppers.digest(secret)
+        if digest is None:
+            return None
+        return await self._answer(lambda: self.facts.find_token(digest))
+
+    async def require_evaluator(self, caller: Token) -> None:
+        """Raises ForbiddenError unless the caller may ask for decisions at all (`decision:evaluate`), somewhere."""
+        if MANAGEMENT not in caller.catalogs or not any(EVALUATE in scope.permissions for scope in caller.scopes):
+            raise ForbiddenError("this token may not ask for decisions: it needs `decision:evaluate`")
+
+    async def require_may_ask(self, caller: Token, catalog: str, targets: Sequence[str | None]) -> None:
+        """Raises ForbiddenError when the caller asks about a catalog or a group that is not its own (rule M1)."""
+        name = catalog.partition("@")[0]
+        if ANY_CATALOG not in caller.evaluates and name not in caller.evaluates:
+            raise ForbiddenError(f"this token may not ask about catalog `{name}`")
+        if (await self.decide_for(caller, EVALUATE, "instance")).allowed:
+            return
+        for target in dict.fromkeys(targets):
+            if not await self._asks_within_group(caller, target):
+                raise ForbiddenError("this token may ask only about targets in its own groups")
+
+    async def _asks_within_group(self, caller: Token, target: str | None) -> bool:
+        if target is None or target == "instance":
+            return False
+        kind, colon, path = target.rpartition(":")
+        parts = path.split("/")
+        ends = range(len(parts), 0, -1) if not colon or kind != NodeKind.PROJECT else range(len(parts) - 1, 0, -1)
+        for end in ends:
+            group = "/".join(parts[:end])
+            if (await self.decide_for(caller, EVALUATE, f"group:{group}")).allowed:
+                return True
+        return False
+
+    async def decide_for(self, caller: Token, permission: str, target: str) -> Decision:
+        """Whether a management permission holds for a caller at a target, by the same engine (rule M1)."""
+        request = Request(MANAGEMENT, PermissionRequest(permission, target), self.follower.now())
+        return await self._answer(lambda: decide(caller, self.facts, request))
+
+    # what is asked
+
+    async def check(self, secret: str, question: Question) -> list[Answer]:
+        """One answer for each item, all at one revision (rule A12). Raises CannotDecideError, RevisionUnknownError."""
+        await self._be_fresh(question.freshly)
+        digest = self.peppers.digest(secret)
+        if digest is None:
+            unreadable = Answer(deny(Reason.MALFORMED_TOKEN), None, self.follower.require_fresh())
+            return [unreadable] * len(question.items)
+        if question.freshly != Freshly():
+            self.facts.unknown_digests.pop(digest, None)
+        return await self._decide_items(lambda: self.facts.find_token(digest), question)
+
+    async def check_own(self, token: Token, question: Question) -> list[Answer]:
+        """The same questions of a token about itself (rule M4)."""
+        await self._be_fresh(question.freshly)
+        return await self._decide_items(lambda: self.facts.token(token.id), question)
+
+    async def _be_fresh(self, freshly: Freshly) -> None:
+        if freshly.at_least is not None:
+            wanted = parse_revision(freshly.at_least)
+            if wanted is None:
+                raise InvalidInputError(
+                    "the body has a fault",
+                    faults=[Fault("/at_least", "invalid_revision", f"`{freshly.at_least[:64]}` is no revision")],
+                )
+            await self.follower.reach(wanted)
+        if freshly.fully_consistent:
+            await self.follower.poll_now()
+
+    async def _decide_items(self, find: Callable[[], Token | None], question: Question) -> list[Answer]:
+        name, version = parse_catalog(question.catalog)
+        for _ in range(_ROUNDS):
+            stamp = self.follower.require_fresh()
+            try:
+                token = find()
+            except NotAtHandError as error:
+                await self._loader.load([error.key])
+                continue
+            if token is None:
+                return [Answer(deny(Reason.UNKNOWN_TOKEN), None, stamp)] * len(question.items)
+            now = self.follower.now()
+            missing: dict[FactKey, None] = {}
+            answers: list[Answer] = []
+            for ask in question.items:
+                request = Request(name, ask.about, now, version, ask.attributes, question.client_address)
+                try:
+                    answers.append(Answer(decide(token, self.facts, request), token, stamp))
+                except NotAtHandError as error:
+                    missing[error.key] = None
+            if not missing:
+                return answers
+            await self._loader.load(missing)
+        raise _too_many_facts()
+
+    async def _answer(self, work: Callable[[], T]) -> T:
+        """Run `work` on fresh facts until it needs no more of them."""
+        for _ in range(_ROUNDS):
+            self.follower.require_fresh()
+            try:
+                return work()
+            except NotAtHandError as error:
+                await self._loader.load([error.key])
+        raise _too_many_facts()
+
+
+def parse_catalog(text: str) -> tuple[str, int | None]:
+    """`gitlab` or `gitlab@1`. A version that is no number names no version that exists: -1."""
+    name, at, version = text.partition("@")
+    if not at:
+        return name, None
+    return name, int(version) if version.isascii() and version.isdigit() and len(version) < 10 else -1
+
+
+def _too_many_facts() -> OverloadedError:
+    return OverloadedError("this question needs more facts than one question may; ask for less at once")

@@ -1,0 +1,253 @@
+"""Loads the facts that a question needs and nobody has yet: one load at a time for each fact, never an old one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Final
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from authz_service.cache.clock import elapsed
+from authz_service.cache.facts import (
+    TOP,
+    CatalogKey,
+    ExternalKey,
+    FactKey,
+    Facts,
+    MemberBelowKey,
+    MembershipsKey,
+    NodeKey,
+    PathKey,
+    TokenIdKey,
+    TokenKey,
+    UnderKey,
+    UserKey,
+)
+from authz_service.cache.follower import Follower
+from authz_service.cache.journal import Journal, Touch
+from authz_service.catalog.loader import load_catalog
+from authz_service.catalog.model import ParameterKind
+from authz_service.directory.model import INSTANCE_ID, Node, NodeId, NodeKind, TargetText
+from authz_service.errors import CannotDecideError, DatabaseUnavailableError, OverloadedError
+from authz_service.store import catalogs, directory, tokens
+from authz_service.store.changes import ALL_KEYS, ChangeKind, Stamp
+from authz_service.store.database import Database
+
+Put = Callable[[], None]
+Loaded = tuple[Stamp, list[Touch], Put]
+"""A load: the snapshot it read, what its entry is made of, and how to put it in."""
+
+_ANY_NODE: Final = Touch(ChangeKind.NODE, ALL_KEYS)
+_ATTEMPTS: Final = 8
+_UNKNOWN_SECONDS: Final = 2.0
+"""How long an unknown secret is believed to be unknown: creation is not in the change log."""
+
+
+class FactReader:
+    """Reads one fact from a connection. It knows no follower: authority uses it inside a transaction."""
+
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+
+    async def read(self, conn: AsyncConnection, key: FactKey) -> Loaded:
+        match key:
+            case TokenKey() | TokenIdKey():
+                return await self._token(conn, key)
+            case UserKey():
+                return await self._user(conn, key)
+            case MembershipsKey():
+                return await self._memberships(conn, key)
+            case NodeKey():
+                return await self._node(conn, key)
+            case PathKey():
+                return await self._path(conn, key)
+            case ExternalKey():
+                return await self._external(conn, key)
+            case MemberBelowKey():
+                stamp, found = await directory.is_member_below(conn, key.user, key.group)
+                touches = [Touch(ChangeKind.MEMBERSHIP, str(key.user)), _ANY_NODE]
+                return stamp, touches, lambda: self._facts.below.__setitem__(key, found)
+            case UnderKey():
+                return await self._under(conn, key)
+            case CatalogKey():
+                return await self._catalog(conn, key)
+
+    async def _token(self, conn: AsyncConnection, key: TokenKey | TokenIdKey) -> Loaded:
+        """The token with its owner and the owner's memberships, in one round trip."""
+        facts = self._facts
+        if isinstance(key, TokenKey):
+            reading = await tokens.find_by_digest(conn, key.digest)
+        else:
+            reading = await tokens.find_by_id(conn, key.token)
+        if reading.record is None:
+
+            def put_none() -> None:
+                if isinstance(key, TokenKey):
+                    facts.unknown_digests[key.digest] = elapsed() + _UNKNOWN_SECONDS
+                else:
+                    facts.tokens[key.token] = None
+
+            return reading.stamp, [], put_none
+        token = reading.record.token
+        owner = token.owner
+        touches = [Touch(ChangeKind.TOKEN, token.id)]
+        if isinstance(owner, int):
+            touches += [Touch(ChangeKind.USER, str(owner)), Touch(ChangeKind.MEMBERSHIP, str(owner))]
+
+        def put() -> None:
+            facts.put_token(token)
+            if isinstance(key, TokenKey):
+                facts.digests[key.digest] = token.id
+            if isinstance(owner, int):
+                facts.users[owner] = reading.owner
+                facts.members[owner] = reading.memberships
+
+        return reading.stamp, touches, put
+
+    async def _node(self, conn: AsyncConnection, key: NodeKey) -> Loaded:
+        reading = await directory.load_chain_by_id(conn, key.node)
+        return self._chain(reading.stamp, reading.chain, lambda: self._facts.nodes.__setitem__(key.node, None))
+
+    async def _user(self, conn: AsyncConnection, key: UserKey) -> Loaded:
+        reading = await directory.load_user(conn, key.user)
+        touches = [Touch(ChangeKind.USER, str(key.user))]
+        return reading.stamp, touches, lambda: self._facts.users.__setitem__(key.user, reading.user)
+
+    async def _memberships(self, conn: AsyncConnection, key: MembershipsKey) -> Loaded:
+        reading = await directory.load_memberships(conn, key.user)
+        touches = [Touch(ChangeKind.MEMBERSHIP, str(key.user))]
+        roles: dict[NodeId, str] = {node: role for node, role in reading.roles.items()}  # noqa: C416 - widens the key
+        return reading.stamp, touches, lambda: self._facts.members.__setitem__(key.user, roles)
+
+    async def _path(self, conn: AsyncConnection, key: PathKey) -> Loaded:
+        reading = await directory.load_chain(conn, TargetText(None, path=key.path), source=key.source)
+        found = reading.prefix or tuple(reversed(reading.chain))
+        names = key.path.split("/")
+
+        def put_free() -> None:
+            for node in found:
+                self._facts.put_node(node)
+            parent = int(found[-1].id) if found else TOP
+            self._facts.free_names[key.source, parent, names[len(found)]] = None
+
+        return self._chain(reading.stamp, reading.chain, put_free, also=found)
+
+    async def _external(self, conn: AsyncConnection, key: ExternalKey) -> Loaded:
+        if key.kind is ParameterKind.NAMESPACE:
+            reading = await directory.load_namespace(conn, key.source, key.external_id)
+        else:
+            reading = await directory.load_node_by_external_id(
+                conn, key.source, NodeKind(key.kind.value), key.external_id
+            )
+        if not reading.chain:
+            return reading.stamp, [_ANY_NODE], lambda: self._facts.free_externals.__setitem__(key, None)
+        stamp, touches, put_chain = self._chain(reading.stamp, reading.chain, lambda: None)
+
+        def put() -> None:
+            put_chain()
+            self._facts.externals[key] = int(reading.chain[0].id)
+
+        return stamp, touches, put
+
+    def _chain(self, stamp: Stamp, chain: tuple[Node, ...], put_none: Put, *, also: tuple[Node, ...] = ()) -> Loaded:
+        """A chain is made of its nodes; that there is none is made of all nodes."""
+        if not chain:
+            return stamp, [_ANY_NODE, *(Touch(ChangeKind.NODE, str(node.id)) for node in also)], put_none
+
+        def put() -> None:
+            for node in chain:
+                self._facts.put_node(node)
+
+        return stamp, [Touch(ChangeKind.NODE, str(node.id)) for node in chain], put
+
+    async def _under(self, conn: AsyncConnection, key: UnderKey) -> Loaded:
+        top = key.node or INSTANCE_ID
+        stamp, nodes = await directory.load_descendants(conn, top, key.kind)
+        own = await directory.load_chain_by_id(conn, top)
+        itself = tuple(node for node in own.chain[:1] if node.kind is key.kind)
+        inside = tuple(node for node in (*itself, *nodes) if key.node or node.source == key.source)
+
+        def put() -> None:
+            for node in inside:
+                self._facts.put_node(node)
+            self._facts.under[key] = tuple(int(node.id) for node in inside)
+
+        return min(stamp, own.stamp, key=lambda one: one.revision), [_ANY_NODE], put
+
+    async def _catalog(self, conn: AsyncConnection, key: CatalogKey) -> Loaded:
+        stamp, found = await catalogs.load(conn, key.name, key.version)
+        text = None if found is None else found.text
+        catalog = None if text is None else load_catalog(text, file=f"{key.name}@{key.version}")
+        touches = [Touch(ChangeKind.CATALOG, key.name)]
+        return stamp, touches, lambda: self._facts.catalogs.__setitem__(key, catalog)
+
+
+class Loader:
+    """Fills the cache: bounded in how much it loads at once, and true to the fill guard of docs/freshness.md."""
+
+    def __init__(self, database: Database, follower: Follower, journal: Journal, facts: Facts, gate: Gate) -> None:
+        self._database = database
+        self._follower = follower
+        self._journal = journal
+        self._reader = FactReader(facts)
+        self._gate = gate
+        self._running: dict[FactKey, asyncio.Task[None]] = {}
+
+    async def load(self, keys: Iterable[FactKey]) -> None:
+        """Returns once every fact is at hand, or raises CannotDecideError. Loads under way are joined, not repeated."""
+        tasks = [self._join(key) for key in keys]
+        for task in tasks:
+            await asyncio.shield(task)
+
+    def _join(self, key: FactKey) -> asyncio.Task[None]:
+        task = self._running.get(key)
+        if task is None:
+            task = self._running[key] = asyncio.create_task(self._fill(key))
+            task.add_done_callback(lambda done: self._forget(key, done))
+        return task
+
+    def _forget(self, key: FactKey, done: asyncio.Task[None]) -> None:
+        del self._running[key]
+        if not done.cancelled():
+            done.exception()  # every waiter gets it; one that went away must not leave it unseen
+
+    async def _fill(self, key: FactKey) -> None:
+        for _ in range(_ATTEMPTS):
+            try:
+                async with self._gate.place(), self._database.read() as conn:
+                    stamp, touches, put = await self._reader.read(conn, key)
+            except DatabaseUnavailableError as error:
+                raise CannotDecideError("the database did not answer, so nothing can be decided") from error
+            await self._follower.applied_to(stamp.revision)
+            applied = self._follower.require_fresh()
+            settled = applied.epoch == stamp.epoch and applied.revision >= stamp.revision
+            if settled and not self._journal.touched_after(stamp.revision, touches):
+                put()
+                return
+        raise OverloadedError("what this decision rests on changes faster than it can be read; try again shortly")
+
+
+class Gate:
+    """Lets a bounded number of loads run and a bounded number wait; sheds the rest."""
+
+    def __init__(self, running: int, waiting: int) -> None:
+        self._running = asyncio.Semaphore(running)
+        self._limit = waiting
+        self.waiting = 0
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """Raises OverloadedError at once when the queue is full."""
+        if self.waiting >= self._limit:
+            raise OverloadedError("too many questions wait for the database; try again shortly")
+        self.waiting += 1
+        try:
+            await self._running.acquire()
+        finally:
+            self.waiting -= 1
+        try:
+            yield
+        finally:
+            self._running.release()

@@ -1,0 +1,46 @@
+"""What a policy enforcement point asks, before anything is known of the secret, and what it is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from authz_service.directory.model import Attributes
+from authz_service.engine.model import Decision, OperationRequest, PermissionRequest
+from authz_service.store.changes import Stamp
+from authz_service.tokens.model import Token
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One item of a question: what, where, with which attributes."""
+
+    about: PermissionRequest | OperationRequest
+    attributes: Attributes = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Freshly:
+    """How fresh an answer must be. `at_least` is a revision text as an earlier answer gave it."""
+
+    at_least: str | None = None
+    fully_consistent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One or many items asked of one token. `catalog` is a name, or `name@version` to allow no other version."""
+
+    items: Sequence[Ask]
+    catalog: str
+    client_address: str | None = None
+    freshly: Freshly = field(default_factory=Freshly)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A decision with what it was made of. `token` is None when the secret is no token of ours."""
+
+    decision: Decision
+    token: Token | None
+    stamp: Stamp

@@ -1,0 +1,370 @@
+"""Token rows: found by their secret's digest with owner and memberships, in one statement; issued, edited, revoked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from dataclasses import replace as with_changes
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    DateTime,
+    RowMapping,
+    Text,
+    delete,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+    update,
+)
+from sqlalchemy import (
+    insert as insert_into,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from authz_service.directory.model import NodeId, User, UserState
+from authz_service.errors import ConflictError, NotFoundError
+from authz_service.store.changes import STAMP_COLUMNS, ChangeKind, ChangeSet, Stamp, read_stamp
+from authz_service.store.tables import account, authz_now, membership, node, revision, token, token_node
+from authz_service.tokens.model import Conditions, Reach, ReachKind, Scope, Token, TokenId, TokenKind
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRecord:
+    """A token and what only management shows of it. `family` is the id of the first token of its rotations.
+
+    `created_by_user` is a user's node id; both `created_by_…` tell history and may name what is gone.
+    """
+
+    token: Token
+    kid: str
+    family: TokenId
+    reason: str = ""
+    may_rotate_self: bool = False
+    created_by_token: TokenId | None = None
+    created_by_user: int | None = None
+    revoked_reason: str | None = None
+    last_used_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenReading:
+    """What one snapshot says of a token.
+
+    `owner` is None and `memberships` (node id to role) empty for an upstream owner, and when there is no such token.
+    """
+
+    stamp: Stamp
+    record: TokenRecord | None
+    owner: User | None = None
+    memberships: Mapping[NodeId, str] = field(default_factory=dict)
+
+
+async def insert(conn: AsyncConnection, record: TokenRecord, digest: bytes) -> TokenRecord:
+    """Store a new token; `created_at` is set from the database's clock. Creation bumps no revision.
+
+    Raises ConflictError when the owner is deleted, the parent revoked or the whole family revoked: they are held, so
+    that none of these can happen between this check and the commit.
+    """
+    new = record.token
+    await _hold_what_a_token_hangs_on(conn, record)
+    values = _row(record) | {"id": new.id, "digest": digest, "kid": record.kid, "family_id": record.family}
+    values |= {"kind": new.kind.value, "parent_id": new.parent, "evaluates": list(new.evaluates)}
+    values |= _either("owner", new.owner)
+    values |= {"created_by_token": record.created_by_token, "created_by_user": record.created_by_user}
+    at = (await conn.execute(insert_into(token).values(values).returning(token.c.created_at))).scalar_one()
+    await _write_nodes(conn, new)
+    return with_changes(record, token=with_changes(new, created_at=at))
+
+
+async def _hold_what_a_token_hangs_on(conn: AsyncConnection, record: TokenRecord) -> None:
+    new = record.token
+    if isinstance(new.owner, int):
+        found = await conn.execute(
+            select(account.c.state).where(account.c.node_id == new.owner).with_for_update(read=True)
+        )
+        if found.scalar() in {None, UserState.DELETED.value}:
+            raise ConflictError("the owner is deleted; issue the token for somebody else")
+    if record.family != new.id:
+        await _hold_family(conn, record.family)
+        alive = select(exists().where(token.c.family_id == record.family, token.c.revoked_at.is_(None)))
+        if not (await conn.execute(alive)).scalar_one():
+            raise ConflictError("every token of this family is revoked; issue a new one")
+    if new.parent is not None:
+        found = await conn.execute(
+            select(token.c.revoked_at).where(token.c.id == new.parent).with_for_update(read=True)
+        )
+        parent = found.one_or_none()
+        if parent is None or parent.revoked_at is not None:
+            raise ConflictError("the token that this one is to be issued by is revoked")
+
+
+async def find_by_digest(conn: AsyncConnection, digest: bytes, *, memberships: bool = True) -> TokenReading:
+    """In one statement; `record` is None for an unknown digest. Revoked and expired tokens are found too."""
+    return await _find(conn, token.c.digest == digest, memberships=memberships)
+
+
+async def find_by_id(conn: AsyncConnection, token_id: TokenId, *, memberships: bool = True) -> TokenReading:
+    """Like `find_by_digest`, by public id: for a token's ancestors (T4)."""
+    return await _find(conn, token.c.id == token_id, memberships=memberships)
+
+
+_RECORD: Final = tuple(column for column in token.c if column.name != "digest")
+
+
+async def _find(conn: AsyncConnection, which: ColumnElement[bool], *, memberships: bool) -> TokenReading:
+    # The revision comes first and everything is joined to it, so that it comes back also when there is no token.
+    joined = (
+        revision.outerjoin(token, which)
+        .outerjoin(account, account.c.node_id == token.c.owner_id)
+        .outerjoin(node, node.c.id == token.c.owner_id)
+    )
+    wanted: list[Any] = [
+        *STAMP_COLUMNS,
+        *_RECORD,
+        node.c.name.label("username"),
+        account.c.state,
+        account.c.admin,
+        account.c.external,
+        account.c.service_account,
+        account.c.home_id,
+    ]
+    if memberships:
+        held = (
+            select(
+                func.array_agg(membership.c.node_id, type_=ARRAY(BigInteger)).label("member_nodes"),
+                func.array_agg(membership.c.role, type_=ARRAY(Text)).label("member_roles"),
+            )
+            .where(membership.c.user_id == token.c.owner_id)
+            .lateral("held")
+        )
+        joined = joined.outerjoin(held, true())
+        wanted += [held.c.member_nodes, held.c.member_roles]
+    row = (await conn.execute(select(*wanted).select_from(joined))).mappings().one()
+    stamp = read_stamp(row)
+    if row["id"] is None:
+        return TokenReading(stamp, None)
+    if row["username"] is None:
+        return TokenReading(stamp, read_record(row))
+    owner = User(
+        id=row["owner_id"],
+        username=row["username"],
+        state=UserState(row["state"]),
+        admin=row["admin"],
+        external=row["external"],
+        service_account=row["service_account"],
+        home=row["home_id"],
+    )
+    roles: dict[NodeId, str] = {}
+    if memberships:
+        roles = dict(zip(row["member_nodes"] or (), row["member_roles"] or (), strict=True))
+    return TokenReading(stamp, read_record(row), owner, roles)
+
+
+async def get(conn: AsyncConnection, token_id: TokenId, *, lock: bool = False) -> TokenRecord:
+    """Raises NotFoundError. `lock` holds token and family until the transaction ends: for edits and rotation."""
+    if lock:
+        family = (await conn.execute(select(token.c.family_id).where(token.c.id == token_id))).scalar()
+        if family is not None:
+            # The family first, always: `revoke_family` takes them in this order too.
+            await _hold_family(conn, family)
+    query = select(*_RECORD).where(token.c.id == token_id)
+    if lock:
+        query = query.with_for_update()
+    row = (await conn.execute(query)).mappings().one_or_none()
+    if row is None:
+        raise NotFoundError("there is no such token")
+    return read_record(row)
+
+
+async def load_children(conn: AsyncConnection, token_id: TokenId) -> tuple[TokenRecord, ...]:
+    """The tokens issued by this one, newest first, revoked ones too; not theirs."""
+    query = select(*_RECORD).where(token.c.parent_id == token_id).order_by(token.c.created_at.desc(), token.c.id.desc())
+    return tuple(read_record(row) for row in (await conn.execute(query)).mappings())
+
+
+async def replace(conn: AsyncConnection, changes: ChangeSet, record: TokenRecord) -> None:
+    """Write an edit: name, reason, catalogs, scopes, dates, conditions, `resource_owner`, `may_rotate_self`.
+
+    Everything else stays as it was stored, revocation above all: an edit revives nothing. Raises ConflictError when the
+    token is revoked, NotFoundError when there is none.
+    """
+    edited = record.token
+    done = await conn.execute(
+        update(token)
+        .where(token.c.id == edited.id, token.c.revoked_at.is_(None))
+        .values(_row(record) | {"evaluates": list(edited.evaluates)})
+        .returning(token.c.id)
+    )
+    if done.scalar() is None:
+        await get(conn, edited.id)
+        raise ConflictError("the token is revoked; it cannot be edited any more")
+    await conn.execute(delete(token_node).where(token_node.c.token_id == edited.id))
+    await _write_nodes(conn, edited)
+    changes.touch(ChangeKind.TOKEN, edited.id)
+
+
+async def revoke(conn: AsyncConnection, changes: ChangeSet, token_id: TokenId, *, reason: str) -> bool:
+    """Revoke this very token, not its family. True when this call did it, False when it was revoked before.
+
+    What it issued stops with it, for each use asks for the parent too (T4). Raises NotFoundError.
+    """
+    revoked = await _revoke_where(conn, changes, token.c.id == token_id, reason)
+    if not revoked:
+        await get(conn, token_id)
+    return bool(revoked)
+
+
+async def revoke_family(
+    conn: AsyncConnection, changes: ChangeSet, family: TokenId, *, reason: str
+) -> tuple[TokenId, ...]:
+    """Revoke every member of a family and all that descends from one of them; answers what this call revoked."""
+    await _hold_family(conn, family)
+    revoked: list[TokenId] = []
+    while True:
+        # Again until nothing is found: a child issued meanwhile is seen only by a later statement.
+        found = await _revoke_where(conn, changes, token.c.id.in_(_family_with_descendants(family)), reason)
+        if not found:
+            return tuple(revoked)
+        revoked += found
+
+
+async def revoke_of_users(
+    conn: AsyncConnection, changes: ChangeSet, users: Sequence[int], *, reason: str
+) -> tuple[TokenId, ...]:
+    """Revoke every token of these owners; call it after their accounts are written, which keeps new ones out."""
+    owned = token.c.owner_id == func.any(literal(list(users), ARRAY(BigInteger)))
+    return tuple(await _revoke_where(conn, changes, owned, reason))
+
+
+async def stamp_used(conn: AsyncConnection, used: Mapping[TokenId, datetime]) -> None:
+    """Move `last_used_at` forward, never back. Bumps no revision."""
+    seen = (
+        func.unnest(literal(list(used), ARRAY(Text)), literal(list(used.values()), ARRAY(DateTime(timezone=True))))
+        .table_valued("id", "at", name="seen")
+        .render_derived()
+    )
+    await conn.execute(
+        update(token).where(token.c.id == seen.c.id).values(last_used_at=func.greatest(token.c.last_used_at, seen.c.at))
+    )
+
+
+async def _hold_family(conn: AsyncConnection, family: TokenId) -> None:
+    """Whoever adds to a family or ends it holds its first token: a rotation cannot slip past a revocation."""
+    await conn.execute(select(token.c.id).where(token.c.id == family).with_for_update())
+
+
+async def _revoke_where(
+    conn: AsyncConnection, changes: ChangeSet, which: ColumnElement[bool], reason: str
+) -> list[TokenId]:
+    done = await conn.execute(
+        update(token)
+        .where(which, token.c.revoked_at.is_(None))
+        .values(revoked_at=authz_now, revoked_reason=reason)
+        .returning(token.c.id)
+    )
+    revoked = [TokenId(found) for found in done.scalars()]
+    for found in revoked:
+        changes.touch(ChangeKind.TOKEN, found)
+    return revoked
+
+
+def _family_with_descendants(family: TokenId) -> Any:
+    """Ids of a family, of all that its members issued, and of those tokens' own families, all the way down."""
+    members = select(token.c.id, token.c.family_id).where(token.c.family_id == family).cte("members", recursive=True)
+    members = members.union(
+        select(token.c.id, token.c.family_id).where(
+            or_(token.c.parent_id == members.c.id, token.c.family_id == members.c.family_id)
+        )
+    )
+    return select(members.c.id)
+
+
+async def _write_nodes(conn: AsyncConnection, written: Token) -> None:
+    nodes = {found for scope in written.scopes for found in scope.reach.nodes if isinstance(found, int)}
+    if nodes:
+        rows = [{"token_id": written.id, "node_id": found} for found in sorted(nodes)]
+        await conn.execute(insert_into(token_node), rows)
+
+
+def _either(name: str, given: NodeId | None) -> dict[str, object]:
+    """An owner is a node of the directory, or a text of the API's own (C9): two columns, never mixed up."""
+    return {
+        f"{name}_id": given if isinstance(given, int) else None,
+        f"{name}_name": given if isinstance(given, str) else None,
+    }
+
+
+def _row(record: TokenRecord) -> dict[str, object]:
+    """The columns that an edit may write."""
+    written = record.token
+    return {
+        "name": written.name,
+        "catalogs": dict(written.catalogs),
+        "scopes": [_scope_json(scope) for scope in written.scopes],
+        "legacy_scopes": list(written.legacy_scopes),
+        "not_before": written.not_before,
+        "expires_at": written.expires_at,
+        "conditions": {"networks": list(written.conditions.networks)} if written.conditions.networks else {},
+        "reason": record.reason,
+        "may_rotate_self": record.may_rotate_self,
+        **_either("resource_owner", written.resource_owner),
+    }
+
+
+def _scope_json(scope: Scope) -> dict[str, object]:
+    reach: dict[str, object] = {"kind": scope.reach.kind.value}
+    if scope.reach.nodes:
+        reach["nodes"] = list(scope.reach.nodes)
+    return {"catalog": scope.catalog, "reach": reach, "permissions": list(scope.permissions)}
+
+
+def _scope(found: Mapping[str, Any]) -> Scope:
+    reach = found["reach"]
+    return Scope(
+        catalog=found["catalog"],
+        reach=Reach(ReachKind(reach["kind"]), tuple(reach.get("nodes", ()))),
+        permissions=tuple(found["permissions"]),
+    )
+
+
+def read_record(row: RowMapping | Mapping[str, Any]) -> TokenRecord:
+    """The record of a row that holds the columns of `token` but for the digest."""
+    resource_owner: NodeId | None = row["resource_owner_id"]
+    if resource_owner is None:
+        resource_owner = row["resource_owner_name"]
+    read = Token(
+        id=TokenId(row["id"]),
+        owner=row["owner_id"] if row["owner_id"] is not None else row["owner_name"],
+        catalogs=dict(row["catalogs"]),
+        kind=TokenKind(row["kind"]),
+        scopes=tuple(_scope(scope) for scope in row["scopes"]),
+        legacy_scopes=tuple(row["legacy_scopes"]),
+        name=row["name"],
+        created_at=row["created_at"],
+        not_before=row["not_before"],
+        expires_at=row["expires_at"],
+        revoked_at=row["revoked_at"],
+        conditions=Conditions(networks=tuple(row["conditions"].get("networks", ()))),
+        parent=row["parent_id"],
+        resource_owner=resource_owner,
+        evaluates=tuple(row["evaluates"]),
+    )
+    return TokenRecord(
+        token=read,
+        kid=row["kid"],
+        family=row["family_id"],
+        reason=row["reason"],
+        may_rotate_self=row["may_rotate_self"],
+        created_by_token=row["created_by_token"],
+        created_by_user=row["created_by_user"],
+        revoked_reason=row["revoked_reason"],
+        last_used_at=row["last_used_at"],
+    )

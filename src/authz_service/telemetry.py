@@ -1,0 +1,219 @@
+"""What the service tells of itself: metrics that add up over all workers, and logs that never show a token."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Mapping, MutableMapping
+from time import perf_counter
+from typing import Any, Final, TextIO
+
+import structlog
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+    multiprocess,
+)
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody reads
+
+MULTIPROCESS_DIR: Final = "PROMETHEUS_MULTIPROC_DIR"
+"""Where workers share their figures; prometheus_client reads it once, when it is first imported."""
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+
+# A decision takes a fraction of a millisecond and a load some; gateways give up after 200 ms and more.
+_BUCKETS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+class Metrics:
+    """The figures of one process. With several workers each keeps its own file, and any of them shows the sums."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.decisions = Counter("authz_decisions", "Decisions made", ["decision", "reason"], registry=registry)
+        self.undecided = Counter(
+            "authz_undecided", "Requests that no decision was possible for (503)", ["reason"], registry=registry
+        )
+        self.requests = Counter("authz_requests", "Requests answered", ["route", "status"], registry=registry)
+        self.seconds = Histogram(
+            "authz_request_seconds", "Seconds from request to answer", ["route"], buckets=_BUCKETS, registry=registry
+        )
+        self.loads = Counter("authz_loads", "Facts that had to be loaded", registry=registry)
+        self._gauges = {
+            "staleness": Gauge(
+                "authz_staleness_seconds",
+                "Seconds since this process last proved that its facts are true; the worst of the workers",
+                multiprocess_mode="livemax",
+                registry=registry,
+            ),
+            "revision": Gauge(
+                "authz_applied_revision",
+                "The revision applied; the least of the workers",
+                multiprocess_mode="livemin",
+                registry=registry,
+            ),
+            "waiting": Gauge(
+                "authz_loads_waiting", "Loads that wait for a place", multiprocess_mode="livesum", registry=registry
+            ),
+        }
+        self._cached = Gauge(
+            "authz_cache_entries", "Facts kept in memory", ["kind"], multiprocess_mode="livesum", registry=registry
+        )
+        self._evicted = Counter("authz_cache_evictions", "Facts dropped for want of room", ["kind"], registry=registry)
+        self._followed = {
+            "polls": Counter("authz_polls", "Looks at the change log", registry=registry),
+            "failures": Counter("authz_poll_failures", "Looks that failed", registry=registry),
+            "resets": Counter("authz_cache_resets", "Times that everything was dropped", registry=registry),
+            "changes": Counter("authz_changes", "Changes applied", registry=registry),
+        }
+        self._seen: dict[str, float] = {}
+        self._children: dict[tuple[str, str], Any] = {}
+
+    def count_decision(self, *, allowed: bool, reason: str) -> None:
+        key = ("allow" if allowed else "deny", reason)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = self.decisions.labels(*key)
+        child.inc()
+
+    def sample(
+        self,
+        *,
+        gauges: Mapping[str, float],
+        followed: Mapping[str, float],
+        cached: Mapping[str, int],
+        evicted: Mapping[str, int],
+    ) -> None:
+        """Take over figures that others keep as plain numbers; counts may come as totals, each adds what is new."""
+        for name, value in gauges.items():
+            self._gauges[name].set(value)
+        for kind, entries in cached.items():
+            self._cached.labels(kind).set(entries)
+        for name, total in followed.items():
+            self._followed[name].inc(self._new(name, total))
+        for kind, total in evicted.items():
+            self._evicted.labels(kind).inc(self._new(f"evicted {kind}", total))
+
+    def _new(self, name: str, total: float) -> float:
+        new = max(0.0, total - self._seen.get(name, 0.0))
+        self._seen[name] = total
+        return new
+
+    def render(self) -> bytes:
+        """The text that a Prometheus server reads."""
+        if MULTIPROCESS_DIR not in os.environ:
+            return generate_latest(self.registry)
+        together = CollectorRegistry()
+        multiprocess.MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+        return generate_latest(together)
+
+
+class Measured:
+    """Counts and times every request by its route, whatever became of it. The outermost layer of the application."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._children: dict[tuple[str, int], tuple[Any, Any]] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 500
+        started = perf_counter()
+
+        async def watching(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watching)
+        finally:
+            # What no route matched is one name: a client must not be able to make new ones.
+            key = (getattr(scope.get("route"), "path", "other"), status)
+            children = self._children.get(key)
+            if children is None:
+                children = self._children[key] = (
+                    self._metrics.requests.labels(key[0], str(status)),
+                    self._metrics.seconds.labels(key[0]),
+                )
+            children[0].inc()
+            children[1].observe(perf_counter() - started)
+
+
+_LIKE_A_TOKEN: Final = re.compile(r"[A-Za-z0-9]{1,16}_[a-z0-9]{1,8}_[A-Za-z0-9]{20,}")
+_BEARER: Final = re.compile(r"(?i)(bearer\s+)[^\s\"'\\,]+")
+_PASSWORD: Final = re.compile(r"(://[^:/@\s\"]*:)[^@\s\"]+@")
+
+
+def redact(text: str) -> str:
+    """The text without what looks like a token, or the whole or part of one, and without passwords of URLs."""
+    text = _LIKE_A_TOKEN.sub("…", text)
+    text = _BEARER.sub(r"\1…", text)
+    return _PASSWORD.sub(r"\1…@", text)
+
+
+def configure_logging(*, json: bool, level: str, out: TextIO | None = None) -> None:
+    """One line for each event, for our own loggers and everybody else's, redacted after it was put into words."""
+    out = out or sys.stderr
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer(ensure_ascii=False)
+        if json
+        else structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback)
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer, _redact_line],
+    )
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logger = logging.getLogger(name)
+        logger.handlers[:] = []
+        logger.propagate = True
+    # Its word of starting and stopping comes once for each worker, and ours says it better.
+    logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, root.level))
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+
+
+def _redact_line(logger: Any, method: str, line: Any) -> Any:
+    del logger, method
+    return redact(line) if isinstance(line, str) else line
+
+
+def logger() -> Any:
+    """Where the service writes: events with names, never a whole request."""
+    return structlog.get_logger("authz_service")
+
+
+def event_fields(scope: MutableMapping[str, Any]) -> dict[str, Any]:
+    """What a log line may say of a request: never its query, headers or body."""
+    return {"method": scope.get("method"), "path": str(scope.get("path", ""))[:512]}
