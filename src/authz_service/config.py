@@ -103,9 +103,9 @@ class Settings(BaseSettings):
     token_prefix: str = Field(DEFAULT_PREFIX, description="what every secret begins with: 1 to 16 letters and digits")
 
     # bounds
-    body_limit: int = Field(64 * 1024, ge=1024, le=64 << 20, description="bytes of a request's body")
-    batch_body_limit: int = Field(4 << 20, ge=1024, le=256 << 20, description="bytes of a batch's body")
-    import_body_limit: int = Field(256 << 20, ge=1024, le=4 << 30, description="bytes of a directory import's body")
+    check_body_limit: int = Field(64 * 1024, ge=1024, le=64 << 20, description="bytes of the body of a `/check`")
+    batch_body_limit: int = Field(4 << 20, ge=1024, le=256 << 20, description="bytes of the body of a `/check/batch`")
+    import_body_limit: int = Field(64 << 20, ge=1024, le=4 << 30, description="bytes of a directory import's body")
     loads_running: int = Field(8, ge=1, le=500, description="loads of facts that a worker runs at once")
     loads_waiting: int = Field(
         1000, ge=1, le=100_000, description="loads that may wait; beyond, requests are shed (503)"
@@ -285,8 +285,8 @@ def _contradictions(settings: Settings, *, peppers: bool, database: bool) -> Ite
             f"{settings.loads_running} loads at once need as many connections, and AUTHZ_POOL_SIZE is"
             f" {settings.pool_size}",
         )
-    if settings.batch_body_limit < settings.body_limit:
-        yield Fault("AUTHZ_BATCH_BODY_LIMIT", "contradiction", "a batch may not be smaller than AUTHZ_BODY_LIMIT")
+    if settings.batch_body_limit < settings.check_body_limit:
+        yield Fault("AUTHZ_BATCH_BODY_LIMIT", "contradiction", "a batch may not be smaller than AUTHZ_CHECK_BODY_LIMIT")
     if not is_prefix(settings.token_prefix):
         yield Fault("AUTHZ_TOKEN_PREFIX", "invalid", "write 1 to 16 ASCII letters and digits")
     if settings.peppers is not None and settings.peppers_file is not None:

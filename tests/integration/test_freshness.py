@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 from sqlalchemy import text
+from tests.support.replica import Replica, replica
+from tests.support.world import import_lines, issue, revoke
 
 from authz_service.cache.facts import MembershipsKey, PathKey
 from authz_service.cache.follower import Freshness
@@ -22,8 +24,6 @@ from authz_service.errors import (
 from authz_service.pdp.question import Ask, Freshly, Question
 from authz_service.store.changes import begin_epoch, format_revision, prune_log
 from authz_service.store.database import Database
-from tests.support.replica import Replica, replica
-from tests.support.world import import_lines, issue, revoke
 
 CATALOG = load_catalog(
     """
@@ -201,9 +201,7 @@ async def test_a_slow_load_does_not_put_back_what_was_dropped(database, database
     user = one.facts.find_token(one.point.peppers.digest(secret)).owner
     async with one.database.read() as conn:
         stamp, touches, put = await one.loader._reader.read(conn, MembershipsKey(user))
-    applied = await import_lines(
-        database, [{"type": "delete", "what": "membership", "user": "dana", "node": "acme"}]
-    )
+    applied = await import_lines(database, [{"type": "delete", "what": "membership", "user": "dana", "node": "acme"}])
     await one.follower.poll_now()
     assert one.follower.applied.revision >= applied.revision
     assert one.journal.touched_after(stamp.revision, touches)
@@ -236,7 +234,9 @@ async def test_a_transfer_is_one_entry_and_moves_everything_below(database, one)
     stamp = await import_lines(database, [{"type": "move", "node": "acme/platform", "to": "other"}])
     async with database.read() as conn:
         rows = (
-            await conn.execute(text("select kind, count(*) from change_log where rev = :rev group by kind"), {"rev": stamp.revision})
+            await conn.execute(
+                text("select kind, count(*) from change_log where rev = :rev group by kind"), {"rev": stamp.revision}
+            )
         ).all()
     assert [tuple(row) for row in rows] == [("node", 1)]
     assert before is not None
@@ -290,5 +290,3 @@ async def test_a_blocked_connection_to_the_database_is_noticed_and_replaced(data
         await asyncio.sleep(1.2)
         assert await ask(one, secret) is Reason.GRANTED
         assert one.follower.counts.failures >= 1
-
-

@@ -58,6 +58,7 @@ PUBLISHED: dict[NodeKind, tuple[Target, ...]] = {
     PROJECT: (
         Target(TargetKind.PARAMETER, ("id",), ParameterKind.PROJECT),
         Target(TargetKind.PARAMETER, ("id",), ParameterKind.PROJECT),
+        Target(TargetKind.PARAMETER, ("id",), ParameterKind.PROJECT),
         Target(TargetKind.PARAMETER, ("owner", "repo"), ParameterKind.PROJECT),
         Target(TargetKind.CALLER),
         Target(TargetKind.BELOW, ("gid",), ParameterKind.GROUP),
@@ -109,14 +110,10 @@ class CatalogMaker:
     def _chance(self, share: float) -> bool:
         return self._random.random() < share
 
-    def make(
-        self, name: str, *, version: int = 1, source: str | None = None, upstream: bool = False
-    ) -> Catalog:
+    def make(self, name: str, *, version: int = 1, source: str | None = None, upstream: bool = False) -> Catalog:
         roles = self._roles()
         permissions = tuple(self._permission(number, roles) for number in range(self._random.randint(4, 8)))
-        operations = [
-            self._operation(number, permissions, roles) for number in range(self._random.randint(6, 10))
-        ]
+        operations = [self._operation(number, permissions, roles) for number in range(self._random.randint(6, 10))]
         return Catalog(
             name=name,
             version=version,
@@ -129,7 +126,7 @@ class CatalogMaker:
             owner_check=OwnerCheck.UPSTREAM if upstream else OwnerCheck.DIRECTORY,
             source=source,
             case_sensitive=self._chance(0.25),
-            single_owner=self._chance(0.2),
+            single_owner=self._chance(0.1),
             attribute_parameters=ATTRIBUTE_PARAMETERS if self._chance(0.5) else {},
         )
 
@@ -160,7 +157,7 @@ class CatalogMaker:
     def _min_role(self, boundary: NodeKind) -> str | None:
         if boundary is INSTANCE:
             return self._random.choice((None, NO_ROLE_NEEDED, NO_ROLE_NEEDED, "admin"))
-        return self._random.choice(ROLE_NAMES) if self._chance(0.2) else None
+        return self._random.choice(ROLE_NAMES) if self._chance(0.15) else None
 
     def _permission(self, number: int, roles: dict[str, Role]) -> Permission:
         name = _permission_name(number)
@@ -168,9 +165,7 @@ class CatalogMaker:
         boundaries += [kind for kind in (USER, INSTANCE) if self._chance(0.3)]
         if not boundaries:
             boundaries = [PROJECT]
-        implies = tuple(
-            _permission_name(other) for other in range(4) if other != number and self._chance(0.12)
-        )
+        implies = tuple(_permission_name(other) for other in range(4) if other != number and self._chance(0.12))
         return Permission(
             name,
             number,
@@ -180,7 +175,7 @@ class CatalogMaker:
             public_read=self._chance(0.2),
             reviewed=self._chance(0.3),
             visitor=self._chance(0.4),
-            when=self._when(0.12),
+            when=self._when(0.08),
         )
 
     def _operation(self, number: int, permissions: tuple[Permission, ...], roles: dict[str, Role]) -> Operation:
@@ -218,14 +213,10 @@ class CatalogMaker:
             )
         )
         permission = self._random.choice(permissions)
-        return [
-            RequirementSet((Item(permission.name, boundary, target),)) for boundary in permission.boundaries
-        ]
+        return [RequirementSet((Item(permission.name, boundary, target),)) for boundary in permission.boundaries]
 
     def _set(self, permissions: tuple[Permission, ...], *, mutates: bool) -> RequirementSet:
-        items = [
-            self._item(permissions, mutates=mutates) for _ in range(self._random.choice((1, 1, 1, 1, 2, 3)))
-        ]
+        items = [self._item(permissions, mutates=mutates) for _ in range(self._random.choice((1, 1, 1, 1, 1, 2, 2, 3)))]
         min_role = self._min_role(items[0].boundary) if self._chance(0.2) else None
         return RequirementSet(tuple(items), self._when(0.2), min_role)
 

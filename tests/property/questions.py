@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from random import Random
+
+from tests.property.catalogs import VALUES
+from tests.property.worlds import DAY, NOW, UPSTREAM_NODES, UPSTREAM_OWNERS
+from tests.reference.places import path_of, place_of
+from tests.reference.rows import Rows
 
 from authz_service.catalog.model import Catalog, Operation, ParameterKind, TargetKind
 from authz_service.directory.model import DEFAULT_SOURCE, Node, NodeId, NodeKind, Scalar
 from authz_service.engine.model import OperationRequest, PermissionRequest, Request
 from authz_service.tokens.model import ReachKind, Token, TokenId, TokenKind
-from tests.property.catalogs import VALUES
-from tests.property.worlds import DAY, NOW, UPSTREAM_NODES, UPSTREAM_OWNERS
-from tests.reference.places import path_of, place_of
-from tests.reference.rows import Rows
 
 NONSENSE = (
     "",
@@ -52,13 +53,21 @@ class Questioner:
     def _chance(self, share: float) -> bool:
         return self._random.random() < share
 
-    def ask(self, count: int) -> Iterator[tuple[TokenId, Request]]:
+    def ask(self, count: int, promising: Callable[[TokenId, Request], bool]) -> Iterator[tuple[TokenId, Request]]:
+        """Of what is drawn and not `promising`, much is drawn again: left to chance, four of five would be denied."""
         for _ in range(count):
-            token = self._random.choice(self._rows.tokens)
-            if self._chance(0.004):
-                yield TokenId("tok_unknown"), self.request(token)
-            else:
-                yield token.id, self.request(token)
+            drawn = self._draw()
+            if self._chance(0.6):
+                for _ in range(4):
+                    if promising(*drawn):
+                        break
+                    drawn = self._draw()
+            yield drawn
+
+    def _draw(self) -> tuple[TokenId, Request]:
+        token = self._random.choice(self._rows.tokens)
+        unknown = self._chance(0.01)
+        return TokenId("tok_unknown") if unknown else token.id, self.request(token)
 
     def request(self, token: Token) -> Request:
         name = self._random.choice(list(token.catalogs))
@@ -96,16 +105,10 @@ class Questioner:
             name = self._random.choice(("never:was", "old:name", "lost:name", "gone:away"))
             return PermissionRequest(name, self._target(token, catalog, None))
         known = {permission.name: list(permission.boundaries) for permission in catalog.permissions}
-        held = [
-            (name, kind)
-            for scope in token.scopes
-            if scope.catalog == catalog.name
-            for name in scope.permissions
-            for kind in known.get(name, ())
-            if kind in REACHED[scope.reach.kind]
-        ]
-        if held and self._chance(0.85):
-            name, boundary = self._random.choice(held)
+        held = self._held(token, catalog)
+        fitting = [(name, kind) for name, kind in held if kind in known.get(name, ())]
+        if fitting and self._chance(0.85):
+            name, boundary = self._random.choice(fitting)
         else:
             name = self._random.choice(list(known))
             boundary = self._random.choice(known[name] if self._chance(0.9) else list(NodeKind))
@@ -145,21 +148,23 @@ class Questioner:
             parameters.pop(self._random.choice(list(parameters)))
         return OperationRequest(operation.id, parameters, target, mutates)
 
-    def _hope(self, token: Token, catalog: Catalog, operation: Operation) -> int:
-        """Whether the token holds what some set names, where its reaches go: a guess, implications left out."""
-        held = {
+    def _held(self, token: Token, catalog: Catalog) -> list[tuple[str, NodeKind]]:
+        """What the token holds by name, and at which kinds its reaches can be worth anything."""
+        if token.kind is TokenKind.LEGACY:
+            bundles = [catalog.bundles[name] for name in token.legacy_scopes if name in catalog.bundles]
+            return [(name, kind) for bundle in bundles for name in sorted(bundle.permissions) for kind in NodeKind]
+        return [
             (name, kind)
             for scope in token.scopes
             if scope.catalog == catalog.name
             for name in scope.permissions
             for kind in REACHED[scope.reach.kind]
-        }
-        for name in token.legacy_scopes:
-            if name in catalog.bundles:
-                held |= {(permission, kind) for permission in catalog.bundles[name].permissions for kind in NodeKind}
-        return any(
-            all((item.permission, item.boundary) in held for item in choice.items) for choice in operation.sets
-        )
+        ]
+
+    def _hope(self, token: Token, catalog: Catalog, operation: Operation) -> int:
+        """Whether the token holds what some set names, where its reaches go: a guess, implications left out."""
+        held = self._held(token, catalog)
+        return any(all((item.permission, item.boundary) in held for item in choice.items) for choice in operation.sets)
 
     # Where
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from random import Random
+
+from tests.property.catalogs import ROLE_NAMES, STATIONARY_ROLE, STRANGE_ROLE, CatalogMaker
+from tests.reference.rows import Rows
 
 from authz_service.catalog.model import Catalog
 from authz_service.directory.model import (
@@ -19,8 +23,6 @@ from authz_service.directory.model import (
     Visibility,
 )
 from authz_service.tokens.model import Conditions, Reach, ReachKind, Scope, Token, TokenId, TokenKind
-from tests.property.catalogs import ROLE_NAMES, STATIONARY_ROLE, STRANGE_ROLE, CatalogMaker
-from tests.reference.rows import Rows
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -46,6 +48,7 @@ class WorldMaker:
     def __init__(self, random: Random) -> None:
         self._random = random
         self._nodes: list[Node] = [Node(INSTANCE_ID, NodeKind.INSTANCE, "instance", visibility=Visibility.PUBLIC)]
+        self._ids = itertools.count(INSTANCE_ID + 1)
         self._users: list[User] = []
         self._memberships: list[tuple[NodeId, NodeId, str]] = []
         self._catalogs: list[Catalog] = []
@@ -89,7 +92,7 @@ class WorldMaker:
             state = UserState.ACTIVE
             if self._chance(0.12):
                 state = self._random.choice((UserState.BLOCKED, UserState.DELETED))
-            number = len(self._nodes) + 1
+            number = next(self._ids)
             self._users.append(
                 User(
                     number,
@@ -114,23 +117,20 @@ class WorldMaker:
             )
         # A deleted user keeps a row and has no node, and nothing lies in what was the namespace.
         gone = {user.id for user in self._users if user.state is UserState.DELETED}
-        self._gone = [node for node in self._nodes if node.id in gone]
+        self._nodes = [node for node in self._nodes if node.id not in gone]
 
     def _draw_places(self, source: str) -> None:
         groups: list[Node] = []
         for name in ("acme", "Tools", "web", "infra", "x-1")[: self._random.randint(2, 5)]:
             parent = self._random.choice(groups) if groups and self._chance(0.6) else None
             groups.append(self._place(NodeKind.GROUP, name, parent, source))
-        gone = {node.id for node in self._gone}
         homes = [node for node in self._nodes if node.kind is NodeKind.USER and node.source == source]
-        homes = [node for node in homes if node.id not in gone]
         for number in range(self._random.randint(3, 6)):
             parent = self._random.choice(homes) if homes and self._chance(0.3) else self._random.choice(groups)
             self._place(NodeKind.PROJECT, f"p{number}", parent, source)
-        self._nodes = [node for node in self._nodes if node.id not in gone]
 
     def _place(self, kind: NodeKind, name: str, parent: Node | None, source: str) -> Node:
-        number = max(node.id for node in self._nodes if isinstance(node.id, int)) + 1
+        number = next(self._ids)
         node = Node(
             number,
             kind,
@@ -202,8 +202,7 @@ class WorldMaker:
             token = replace(token, kind=TokenKind.LEGACY, legacy_scopes=(*chosen, "sudo"))
         else:
             scopes = [
-                self._scope(self._random.choice(catalogs), owner)
-                for _ in range(self._random.choice((0, 2, 3, 4, 5)))
+                self._scope(self._random.choice(catalogs), owner) for _ in range(self._random.choice((0, 2, 3, 4, 5)))
             ]
             token = replace(token, scopes=tuple(scopes))
         token = replace(token, resource_owner=self._resource_owner(token, catalogs))

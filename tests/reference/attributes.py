@@ -6,12 +6,13 @@ import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from authz_service.catalog.model import Catalog, Condition
-from authz_service.directory.model import NodeId, NodeKind
-from authz_service.engine.model import OperationRequest, Request
 from tests.reference.people import effective_roles, user_of, visibility_of
 from tests.reference.places import Place, node_of
 from tests.reference.rows import Rows
+
+from authz_service.catalog.model import Catalog, Condition
+from authz_service.directory.model import NodeId, NodeKind
+from authz_service.engine.model import OperationRequest, Request
 
 ANOTHER = object()
 """A value that no `when` names."""

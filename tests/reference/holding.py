@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from authz_service.catalog.model import Bundle, Catalog, Operation, Permission
-from authz_service.directory.model import NodeKind
-from authz_service.engine.model import Reason
-from authz_service.tokens.model import ReachKind, Scope, Token, TokenKind
 from tests.reference import people, places
 from tests.reference.attributes import Facts
 from tests.reference.places import Place
 from tests.reference.rows import Rows
+
+from authz_service.catalog.model import Bundle, Catalog, Operation, Permission
+from authz_service.directory.model import NodeKind
+from authz_service.engine.model import Reason
+from authz_service.tokens.model import ReachKind, Scope, Token, TokenKind
 
 COVERED_BY_NODES = (NodeKind.PROJECT, NodeKind.GROUP)
 

@@ -10,6 +10,12 @@ import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from tests.reference import people, places
+from tests.reference.attributes import Facts, trials
+from tests.reference.holding import COVERED_BY_NODES, Holding
+from tests.reference.places import Place
+from tests.reference.rows import Rows
+
 from authz_service.catalog.model import (
     NO_ROLE_NEEDED,
     AnyOperation,
@@ -26,11 +32,6 @@ from authz_service.catalog.model import (
 from authz_service.directory.model import NodeKind, UserState
 from authz_service.engine.model import Decision, Missing, OperationRequest, PermissionRequest, Reason, Request
 from authz_service.tokens.model import Token, TokenId, TokenKind
-from tests.reference import people, places
-from tests.reference.attributes import Facts, trials
-from tests.reference.holding import COVERED_BY_NODES, Holding
-from tests.reference.places import Place
-from tests.reference.rows import Rows
 
 A2, A3, A4, PASSED = 2, 3, 4, 9
 """How far a set got (A9). A5 comes with policies and grants, which these rows do not have."""

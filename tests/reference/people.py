@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from authz_service.catalog.model import NO_ROLE_NEEDED, Catalog
-from authz_service.directory.model import NodeId, NodeKind, User, Visibility
 from tests.reference.places import Place, node_of, place_of, way_up
 from tests.reference.rows import Rows
+
+from authz_service.catalog.model import NO_ROLE_NEEDED, Catalog
+from authz_service.directory.model import NodeId, NodeKind, User, Visibility
 
 
 def user_of(rows: Rows, user: NodeId) -> User | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import string
 from dataclasses import dataclass
 
+from tests.reference.rows import Rows
+
 from authz_service.catalog.model import Catalog, ParameterKind
 from authz_service.directory.model import DEFAULT_SOURCE, Node, NodeId, NodeKind
-from tests.reference.rows import Rows
 
 SOMETHING = "*"
 """The last part of a path that upstream merely might have (C9); no written path can hold a star."""
@@ -163,7 +164,12 @@ def places_under(rows: Rows, top: Place, kind: NodeKind) -> list[Place]:
 
 
 def places_anywhere(rows: Rows, catalog: Catalog, kind: NodeKind) -> list[Place]:
-    return [place_of(rows, node) for node in rows.nodes if node.kind is kind and node.source == source_of(catalog)]
+    """The instance lies in no source."""
+    return [
+        place_of(rows, node)
+        for node in rows.nodes
+        if node.kind is kind and (kind is NodeKind.INSTANCE or node.source == source_of(catalog))
+    ]
 
 
 # Places where there is no directory

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from tests.reference.rows import Rows
+
 from authz_service.catalog.model import Catalog, ParameterKind
 from authz_service.compiler.compile import compile_lookup
 from authz_service.compiler.lookup import Lookup
@@ -11,7 +13,6 @@ from authz_service.directory.model import Node, NodeId, NodeKind, User
 from authz_service.engine.decide import decide
 from authz_service.engine.model import Decision, Reason, Request, World
 from authz_service.tokens.model import Token, TokenId
-from tests.reference.rows import Rows
 
 
 class MemoryWorld:

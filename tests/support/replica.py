@@ -45,9 +45,7 @@ async def replica(
     loader = Loader(database, follower, journal, facts, Gate(running=8, waiting=1000))
     await follower.start()
     try:
-        yield Replica(
-            database, facts, journal, follower, loader, DecisionPoint(facts, follower, loader, PEPPERS)
-        )
+        yield Replica(database, facts, journal, follower, loader, DecisionPoint(facts, follower, loader, PEPPERS))
     finally:
         await follower.stop()
         await database.close()

@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tests.support.replica import PEPPERS
+
 from authz_service.directory.changes import parse_import
 from authz_service.store import directory, tokens
 from authz_service.store.changes import ChangeSet, Stamp, append
@@ -13,7 +15,6 @@ from authz_service.store.database import Database
 from authz_service.store.directory_import import apply_import
 from authz_service.tokens.model import Reach, ReachKind, Scope, Token, TokenId
 from authz_service.tokens.secret import digest, new_secret, new_token_id
-from tests.support.replica import PEPPERS
 
 ORGANISATION: tuple[Mapping[str, Any], ...] = (
     {"type": "user", "username": "dana", "external_id": "7"},

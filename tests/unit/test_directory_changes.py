@@ -121,7 +121,8 @@ def test_an_empty_import_is_no_fault():
 
 
 def test_every_faulty_line_is_named():
-    body = b'{"type":"user"}\n{"type":"group","path":"acme"}\nnonsense\n{"type":"group","path":"a//b","external_id":"1 2"}\n'
+    body = b'{"type":"user"}\n{"type":"group","path":"acme"}\nnonsense\n'
+    body += b'{"type":"group","path":"a//b","external_id":"1 2"}\n'
     assert [(fault.where, fault.code) for fault in faults_of(body)] == [
         ("line 1", "invalid_field"),
         ("line 3", "invalid_json"),

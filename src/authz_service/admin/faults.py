@@ -27,10 +27,10 @@ class Faults:
         return bool(self.count)
 
     def summary(self, what: str) -> str:
-        """`the token has 3 faults; nothing was stored`."""
+        """`the token has 3 faults`."""
         many = "a fault" if self.count == 1 else f"{self.count} faults"
         cut = f", the first {MAX_NAMED} are named" if self.count > MAX_NAMED else ""
-        return f"{what} has {many}{cut}; nothing was stored"
+        return f"{what} has {many}{cut}"
 
     def raise_any(self, what: str) -> None:
         """Raises InvalidInputError when there is a fault."""

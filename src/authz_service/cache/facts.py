@@ -103,6 +103,14 @@ class TokenEntry:
     lookups: dict[str, Lookup] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class KnownSpot:
+    """A spot, and by permission number the encoded denials that were given there."""
+
+    spot: Spot
+    denials: dict[int, bytes] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """How many facts of each kind a process keeps."""
@@ -143,7 +151,7 @@ class Facts:
         self.free_externals: Bounded[ExternalKey, None] = Bounded(bounds.questions)
         self.below: Bounded[MemberBelowKey, bool] = Bounded(bounds.questions)
         self.under: Bounded[UnderKey, tuple[int, ...]] = Bounded(max(1, bounds.questions // 100))
-        self.spots: Bounded[tuple[int, str, str], Spot] = Bounded(bounds.spots)
+        self.spots: Bounded[tuple[int, str, str], KnownSpot] = Bounded(bounds.spots)
         """By entry serial, catalog as asked and target as asked. Rests on the facts above: gone when any of them is."""
         self.shipped = {CatalogKey(catalog.name, catalog.version): catalog for catalog in shipped}
         self.catalogs: dict[CatalogKey, Catalog | None] = dict(self.shipped)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from authz_service.cache.clock import DatabaseClock, elapsed
 from authz_service.cache.journal import Journal
+from authz_service.cache.presence import Presence, PresenceConnection, new_member
 from authz_service.errors import (
     AuthzError,
     DatabaseUnavailableError,
@@ -21,14 +23,15 @@ from authz_service.errors import (
     RewoundError,
     StaleError,
 )
-from authz_service.store.changes import ParsedRevision, Poll, Revision, Stamp
+from authz_service.store.changes import ChangeKind, ParsedRevision, Poll, Revision, Stamp
+from authz_service.store.replicas import Member
 
 _BATCH: Final = 1000
 _SHORTEST_PAUSE: Final = 0.05
 _LONGEST_RETRY: Final = 1.0
 
 
-class PollConnection(Protocol):
+class PollConnection(PresenceConnection, Protocol):
     """One direct connection to the primary; `ring` is called by the bell where the engine has one."""
 
     async def poll(self, since: Revision | None, limit: int) -> Poll: ...
@@ -58,6 +61,7 @@ class FollowerCounts:
     polls: int = 0
     failures: int = 0
     resets: int = 0
+    rewinds: int = 0
     changes: int = 0
     last_failure: str = field(default="")
 
@@ -65,7 +69,16 @@ class FollowerCounts:
 class Follower:
     """One for each process. `applied` and `proof` move together in the event loop, never while a decision is made."""
 
-    def __init__(self, journal: Journal, connect: Connect, settings: Freshness) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        connect: Connect,
+        settings: Freshness,
+        *,
+        member: Member | None = None,
+        observe: Callable[[float], None] | None = None,
+    ) -> None:
+        """`observe` is told, for each revision applied, the seconds since it was written."""
         self.settings = settings
         self.clock = DatabaseClock()
         self.counts = FollowerCounts()
@@ -73,25 +86,32 @@ class Follower:
         self.rewound = False
         self._journal = journal
         self._connect = connect
+        self._presence = Presence(member or new_member(max_staleness=settings.max_staleness))
+        self._observe = observe
         self._tip: bytes | None = None
+        self._began = datetime.min.replace(tzinfo=UTC)
         self._proof = float("-inf")
         self.deadline = float("-inf")
-        """The `elapsed()` after which nothing may be decided; in the past while rewound."""
+        """The `elapsed()` after which nothing may be decided; in the past while rewound, and once stopped."""
         self._bell = asyncio.Event()
         self._moved = asyncio.Condition()
         self._sent = 0
         self._answered = 0
         self._waiters = 0
+        self._awaited = False
+        self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     # life
 
     async def start(self, patience: float = 10.0) -> None:
         """Follow in the background; returns once the first poll is applied. Raises DatabaseUnavailableError."""
+        self._stopping.clear()
+        before = self._sent
         self._task = asyncio.create_task(self._run(), name="follower")
         try:
             async with asyncio.timeout(patience):
-                await self._until(lambda: self.applied is not None)
+                await self._until(lambda: self._answered > before)
         except TimeoutError as error:
             await self.stop()
             raise DatabaseUnavailableError(
@@ -99,11 +119,17 @@ class Follower:
             ) from error
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        """Decide nothing from here on; then leave the table of replicas, if the database answers."""
+        task, self._task = self._task, None
+        if task is None:
+            return
+        self._stopping.set()
+        self._proof = self.deadline = float("-inf")
+        self._bell.set()
+        await asyncio.wait({task}, timeout=self.settings.poll_timeout)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
     # freshness
 
@@ -170,23 +196,27 @@ class Follower:
 
     async def _run(self) -> None:
         retry = _SHORTEST_PAUSE
-        while True:
+        while not self._stopping.is_set():
             connection: PollConnection | None = None
             try:
-                async with asyncio.timeout(self.settings.poll_timeout):
+                async with asyncio.timeout(2 * self.settings.poll_timeout):
                     connection = await self._connect(self.ring)
-                while True:
+                async with asyncio.timeout(self.settings.poll_timeout):
+                    await self._presence.enter(connection)
+                while not self._stopping.is_set():
                     await self._poll(connection)
                     retry = _SHORTEST_PAUSE
                     await self._pause()
+                async with asyncio.timeout(self.settings.poll_timeout):
+                    await connection.leave(self._presence.member)
             except Exception as error:  # noqa: BLE001 - the loop outlives every fault; staleness speaks for it
                 self.counts.failures += 1
                 self.counts.last_failure = error.message if isinstance(error, AuthzError) else "the connection broke"
-                await asyncio.sleep(retry)
-                retry = min(retry * 2, _LONGEST_RETRY)
             finally:
                 if connection is not None:
                     await connection.close()
+            await asyncio.sleep(retry)
+            retry = min(retry * 2, _LONGEST_RETRY)
 
     async def _pause(self) -> None:
         """Until the bell, a request for freshness, or the interval with 10 % jitter; 50 ms after the last at least."""
@@ -209,33 +239,56 @@ class Follower:
             if poll.in_recovery:
                 self._forget()
                 raise DatabaseUnavailableError("the server is a standby: it cannot prove freshness")
-            caught_up = self._apply(poll)
+            caught_up = self._apply(poll, sent_at)
             self.counts.polls += 1
             if caught_up:
-                self.clock.set(poll.clock, sent_at)
-                self._proof = sent_at
-                self.deadline = float("-inf") if self.rewound else sent_at + self.settings.max_staleness
-                self._answered = number
-                async with self._moved:
-                    self._moved.notify_all()
+                await self._prove(connection, poll.clock, number, sent_at)
                 return
 
-    def _apply(self, poll: Poll) -> bool:
-        """Apply one look; True when nothing more is to come."""
+    async def _prove(self, connection: PollConnection, clock: datetime, number: int, sent_at: float) -> None:
+        """What was polled counts once others can read that it was."""
+        if self.applied is not None:
+            async with asyncio.timeout(self.settings.poll_timeout):
+                await self._presence.report(connection, self.applied, sent_at, now=self._awaited)
+        self._awaited = False
+        self.clock.set(clock, sent_at)
+        self._proof = sent_at
+        usable = not (self.rewound or self._stopping.is_set())
+        self.deadline = sent_at + self.settings.max_staleness if usable else float("-inf")
+        self._answered = number
+        async with self._moved:
+            self._moved.notify_all()
+        async with asyncio.timeout(self.settings.poll_timeout):
+            await self._presence.sweep(connection)
+
+    def _apply(self, poll: Poll, sent_at: float) -> bool:
+        """Apply one look; True when nothing more is to come.
+
+        INVARIANT: `applied` and the tip stand for the newest state that was ever applied. A history without it is
+        rewound, however often it is looked at, until it is there again or an operator began a newer epoch.
+        """
         applied = self.applied
-        if applied is None or poll.head.epoch != applied.epoch:
-            return self._restart(poll, rewound=False)
+        if applied is None:
+            return self._restart(poll)
+        if poll.head.epoch != applied.epoch:
+            return self._restart(poll) if poll.began > self._began else self._rewind()
         if poll.head.revision < applied.revision:
-            return self._restart(poll, rewound=True)
+            return self._rewind()
         known = [change for change in poll.changes if change.revision == applied.revision]
         tip = poll.tip if applied == poll.head else known[-1].hash if known else None
-        if tip is None and applied.revision > 0:  # pruned: this process slept longer than the log is kept
-            return self._restart(poll, rewound=False)
-        if tip is not None and tip != self._tip:
-            return self._restart(poll, rewound=True)
+        if tip is None and not self.rewound:  # pruned: this process slept longer than the log is kept
+            return self._restart(poll)
+        if tip != self._tip:
+            return self._rewind()
+        self.rewound = False
         changes = poll.changes[len(known) :]
         self._journal.apply(changes)
         self.counts.changes += len(changes)
+        since_sent = elapsed() - sent_at
+        for change, after in itertools.zip_longest(changes, changes[1:]):
+            self._awaited |= change.kind == ChangeKind.BARRIER
+            if self._observe is not None and (after is None or after.revision != change.revision):
+                self._observe(max(0.0, (poll.clock - change.at).total_seconds() + since_sent))
         if changes:
             self._tip = changes[-1].hash
             self.applied = Stamp(changes[-1].revision, applied.epoch)
@@ -247,14 +300,22 @@ class Follower:
             self.counts.resets += 1
             self._journal.restart(self.applied.revision)
 
-    def _restart(self, poll: Poll, *, rewound: bool) -> bool:
-        """Forget everything and begin at the head. A rewind is remembered until a new epoch accepts it."""
+    def _rewind(self) -> bool:
+        """What was applied is not in this history: forget the facts, and keep what to compare with."""
+        if not self.rewound:
+            self.counts.rewinds += 1
+            self._forget()
+        self.rewound = True
+        return True
+
+    def _restart(self, poll: Poll) -> bool:
+        """Forget everything and begin at the head."""
         if self.applied is not None:
             self.counts.resets += 1
-        if self.applied is None or poll.head.epoch != self.applied.epoch:
-            self.rewound = False
-        self.rewound = self.rewound or rewound
+        self.rewound = False
+        self._awaited = True
         self._journal.restart(poll.head.revision)
         self.applied = poll.head
         self._tip = poll.tip
+        self._began = poll.began
         return True

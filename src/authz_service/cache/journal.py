@@ -34,6 +34,8 @@ class Journal:
     def apply(self, changes: Iterable[Change]) -> None:
         """Drop what the changes touched. Ascending, each once."""
         for change in changes:
+            if change.kind == ChangeKind.BARRIER:
+                continue
             self._kinds[change.kind] = change.revision
             if change.key == ALL_KEYS:
                 self._whole[change.kind] = change.revision

@@ -7,19 +7,12 @@ from itertools import combinations
 from typing import Final
 
 from authz_service.catalog.faults import CatalogFault, Faults
-from authz_service.catalog.model import (
-    Item,
-    Operation,
-    ParameterKind,
-    Role,
-    Target,
-    TargetKind,
-)
+from authz_service.catalog.model import Condition, Item, Operation, ParameterKind, Role, Target, TargetKind
 from authz_service.catalog.paths import OperationText
 from authz_service.catalog.requirements import ReadSet
 from authz_service.catalog.roles import check_min_role
 from authz_service.catalog.targets import TargetRules, parameters_of
-from authz_service.directory.model import NodeKind
+from authz_service.directory.model import NodeKind, Scalar
 
 _ONE_NODE: Final = frozenset({TargetKind.PARAMETER, TargetKind.CALLER, TargetKind.SELF})
 
@@ -100,7 +93,7 @@ def _names(item: Item) -> tuple[tuple[str, ...], ParameterKind] | None:
 
 def _check_pair(operation: Operation, one: ReadSet, other: ReadSet, faults: Faults) -> None:
     first, second = one.requirement, other.requirement
-    if first.when != second.when:
+    if _typed(first.when) != _typed(second.when):
         return
     if frozenset(first.items) == frozenset(second.items):
         message = f"`{operation.id}` has this alternative in line {one.line} already"
@@ -116,3 +109,8 @@ def _check_pair(operation: Operation, one: ReadSet, other: ReadSet, faults: Faul
                 " open what belongs to somebody; give them one target, or use another permission"
             )
             faults.add(other.line, CatalogFault.AMBIGUOUS_ALTERNATIVES, message)
+
+
+def _typed(when: Condition) -> tuple[tuple[str, type, Scalar], ...]:
+    """A `when` that is equal only to one of equal types: Python takes `true` for 1."""
+    return tuple((name, type(value), value) for name, value in when)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from authz_service.catalog.bundles import read_bundles
 from authz_service.catalog.conditions import DIRECTORY_FACTS, check_combinations, check_conditions
@@ -18,6 +19,15 @@ from authz_service.catalog.roles import read_roles
 from authz_service.catalog.targets import read_target_rules
 from authz_service.directory.model import NodeKind
 from authz_service.errors import CatalogInvalidError
+
+_SPOILING: Final = (
+    CatalogFault.BAD_TYPE,
+    CatalogFault.DUPLICATE_KEY,
+    CatalogFault.KEY_NOT_TEXT,
+    CatalogFault.TOO_LARGE,
+    CatalogFault.UNKNOWN_KEY,
+)
+"""Faults that may have taken the permissions away, so that their absence is no fault of its own."""
 
 
 def load_catalog(text: str, *, file: str = "catalog.yaml") -> Catalog:
@@ -43,7 +53,7 @@ def _read(top: Section, faults: Faults) -> Catalog:
     reader = OperationReader(top, permissions, roles, rules, faults)
     operations = reader.read()
     check_combinations(permissions.all, operations.values(), {**permissions.lines, **reader.lines}, faults)
-    if not permissions.all:
+    if not permissions.all and not faults.has(*_SPOILING):
         message = "a catalog has permissions; list them under `permissions` or `categories`"
         faults.add(top.line, CatalogFault.MISSING_KEY, message)
     return Catalog(

@@ -98,7 +98,9 @@ class OperationReader:
             draft.entry = entry
 
     def _read_flags(self) -> None:
-        for flag in entries_in(self._top, "flags"):
+        # What declares operations comes first, wherever it stands, so that the other flags find them.
+        flags = sorted(entries_in(self._top, "flags"), key=lambda flag: flag.key not in _DECLARING)
+        for flag in flags:
             for word in words_of(flag.value):
                 line = self._line(word, joins=False)
                 if line is None:

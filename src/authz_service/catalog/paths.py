@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Final
 
 from authz_service.catalog.model import OperationKind
@@ -151,6 +151,7 @@ def _variants(text: str) -> Iterator[str]:
     yield from _variants(before + after)
 
 
+@lru_cache(maxsize=4096)  # a thousand operations share a hundred segments
 def _segment(text: str) -> Segment:
     if not text:
         raise OperationTextError("a path has no empty segments")

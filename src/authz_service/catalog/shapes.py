@@ -102,10 +102,10 @@ class Flag:
     what: str = "`true` or `false`"
 
     def fits(self, value: Value) -> bool:
-        return isinstance(value, Leaf) and value.value is not None
+        return isinstance(value, Leaf) and isinstance(value.value, bool)
 
     def check(self, value: Value, faults: Faults, name: str) -> Value | None:
-        if isinstance(value, Leaf) and isinstance(value.value, bool):
+        if self.fits(value):
             return value
         _wrong(value, faults, name, self.what)
         return None

@@ -123,6 +123,8 @@ def _failure(response: httpx.Response) -> Exception:
         problem = msgspec.json.decode(response.content, type=_Problem)
     except msgspec.MsgspecError:
         return _no_answer(response)
+    if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+        return UndecidedError(problem.detail or problem.title, reason=problem.code, retry_after=_retry_after(response))
     return RefusedError(
         problem.detail or problem.title or f"the service answered {response.status_code}",
         status=response.status_code,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Final, TypeAlias
@@ -74,7 +74,7 @@ class Assumption:
         return reading
 
 
-def trials(named: Mapping[str, frozenset[Scalar]]) -> Iterator[Assumption]:
+def trials(named: Mapping[str, Collection[Scalar]]) -> Iterator[Assumption]:
     """Every assignment of the absent attributes, "another" everywhere first (C5).
 
     `named` maps an absent attribute to the values that some `when` names for it. The loader bounds their product.

@@ -114,7 +114,8 @@ class Case:
             case "resource.visibility":
                 return () if place is None or place.visibility is None else (place.visibility.name.lower(),)
             case "resource.archived":
-                return () if place is None or place.kind not in PLACE_KINDS else (place.archived,)
+                known = place is not None and place.kind in PLACE_KINDS and not self.catalog.upstream
+                return (place.archived,) if place is not None and known else ()
         side, _, key = name.partition(".")
         if side == "resource" and place is not None and key in place.attributes:
             return (place.attributes[key],)

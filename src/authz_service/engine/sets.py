@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from authz_service.catalog.model import (
@@ -126,9 +126,12 @@ def _set_reader(judge: ItemJudge, candidate: RequirementSet) -> Reader:
     return judge.reader(found if isinstance(found, Place) else None)
 
 
-def _absent(case: Case, sets: Sequence[RequirementSet]) -> Mapping[str, frozenset[Scalar]]:
-    """Attributes that some `when` in play reads and nobody gave, with the values named for each."""
-    named: dict[str, set[Scalar]] = {}
+def _absent(case: Case, sets: Sequence[RequirementSet]) -> Mapping[str, Collection[Scalar]]:
+    """Attributes that some `when` in play reads and nobody gave, with the values named for each.
+
+    Values are told apart by their types too: in a set, 1 and `true` would be one.
+    """
+    named: dict[str, dict[tuple[type, Scalar], Scalar]] = {}
     given: dict[str, bool] = {}
     plain = ItemJudge(case, None, Assumption())
     for candidate in sets:
@@ -139,13 +142,13 @@ def _absent(case: Case, sets: Sequence[RequirementSet]) -> Mapping[str, frozense
             readers += [(when, plain.reader(place)) for place in places for when in conditions]
         for when, read in readers:
             for name, value in when:
-                named.setdefault(name, set()).add(value)
+                named.setdefault(name, {})[type(value), value] = value
                 given[name] = given.get(name, True) and read(name) is not None
-    return {name: frozenset(values) for name, values in named.items() if not given[name]}
+    return {name: values.values() for name, values in named.items() if not given[name]}
 
 
 def _places_of(case: Case, item: Item) -> list[Place | None]:
-    """Where the item's permission may be read: its target, and for `below` and `anywhere` the places that may answer."""
+    """Where the item's permission is read: at its target, and for `below` and `anywhere` wherever that may be."""
     found = None if item.target.kind is TargetKind.ANYWHERE else case.resolve(item.target)
     top = found if isinstance(found, Place) else None
     if item.target.kind is TargetKind.ANYWHERE or (item.target.kind is TargetKind.BELOW and top is not None):

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from authz_service.catalog.model import NO_ROLE_NEEDED, Catalog, bits
 from authz_service.directory.model import NodeKind
 from authz_service.engine.case import Case
+from authz_service.engine.model import Decision, Missing, Reason, deny
 from authz_service.engine.places import PLACE_KINDS, Place
 from authz_service.engine.reach import held_at
-from authz_service.tokens.model import Token, TokenKind
+from authz_service.tokens.model import Token, TokenId, TokenKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,12 @@ class Spot:
     hide: bool
     numbers: Mapping[tuple[str, str], int]
     """The catalog's (resource, action) to number, by canonical name."""
+
+    def denial(self, number: int, permission: str, token: TokenId) -> Decision:
+        """The A3 denial of a permission whose bit is in `deniable`."""
+        reason = Reason.OUTSIDE_REACH if self.elsewhere >> number & 1 else Reason.PERMISSION_MISSING
+        missing = (Missing(permission, self.boundary, self.text),)
+        return deny(reason, missing, hide=self.hide, target=self.text, failed_token=token)
 
 
 def has_spots(token: Token, catalog: Catalog) -> bool:

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 
 from authz_service.directory.model import Attributes
 from authz_service.engine.model import Decision, OperationRequest, PermissionRequest
-from authz_service.store.changes import Stamp
+from authz_service.store.changes import Stamp, format_revision
 from authz_service.tokens.model import Token
+
+__all__ = ["Answer", "Ask", "Freshly", "Question", "Stamp", "format_revision"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,110 +1,170 @@
-"""The common check answered at once: two dictionary accesses and a bit test, from what slower answers left behind."""
+"""Common checks answered from memory: two dictionary accesses and a bit test, from what slower answers left behind."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from authz_service.cache.bounded import Bounded
 from authz_service.cache.clock import elapsed
-from authz_service.cache.facts import Facts, NotAtHandError, TokenEntry
-from authz_service.cache.follower import Follower
+from authz_service.cache.facts import KnownSpot, NotAtHandError, TokenEntry
 from authz_service.engine.case import open_case
 from authz_service.engine.decide import token_failure
-from authz_service.engine.model import Decision, Missing, PermissionRequest, Reason, Request, allow, deny
-from authz_service.engine.spot import Spot, has_spots, spot_at
-from authz_service.pdp.check import DecisionPoint, parse_catalog
-from authz_service.pdp.question import Answer
+from authz_service.engine.model import Decision, PermissionRequest, Reason, Request, allow
+from authz_service.engine.spot import has_spots, spot_at
+from authz_service.pdp.check import ANY_CATALOG, EVALUATE, MANAGEMENT, DecisionPoint, parse_catalog
 from authz_service.store.changes import Stamp
 from authz_service.tokens.model import Token
 
-Encode: TypeAlias = Callable[[Answer], bytes]
+Encode: TypeAlias = Callable[[Decision, Token], bytes]
 
 _FOREVER: Final = float("inf")
+_EVALUATE: Final[tuple[str, str]] = tuple(EVALUATE.split(":"))  # type: ignore[assignment]
+_MOST_DENIALS: Final = 64
 
 
 @dataclass(slots=True)
-class _Known:
-    """A secret whose token passed rule A1, with the epoch seconds of database time between which it does.
+class Known:
+    """A secret whose token passed rule A1, and the epoch seconds of database time between which it does.
 
-    `granted` is the encoded plain allow at `stamp`; only the token's id and the revision are in it.
+    `granted` is the encoded plain allow. `asks` are the catalogs it may ask about as a caller; None is all of them.
     """
 
     entry: TokenEntry
     valid_from: float
     valid_until: float
-    stamp: Stamp | None = None
-    granted: bytes = b""
+    granted: bytes
+    asks: frozenset[str] | None
 
 
 class QuickAnswers:
     """Answers bare checks of common tokens, or None: then the decision point has to be asked.
 
-    INVARIANT: an answer is, byte for byte, what the decision point's would be at the same revision. Nothing here is
-    an authority of its own: entries and spots live in the facts and go when the follower drops what they rest on.
+    INVARIANT: an answer is, byte for byte, what the decision point's would be at the same revision. Nothing here is an
+    authority of its own: entries and spots live in the facts, and go when the follower drops what they rest on.
     """
 
     def __init__(self, point: DecisionPoint, encode: Encode, *, bound: int = 200_000) -> None:
-        self._facts: Facts = point.facts
-        self._follower: Follower = point.follower
         self._point = point
+        self._facts = point.facts
+        self._follower = point.follower
         self._encode = encode
-        self._known: Bounded[str, _Known] = Bounded(bound)
+        self._known: Bounded[str, Known] = Bounded(bound)
+        self._callers: Bounded[bytes, str] = Bounded(10_000)
+        self._granted = self._outside = self._missing = 0
 
-    def answer(self, secret: str, catalog: str, resource: str, action: str, target: str) -> bytes | None:
-        """The encoded answer, from memory alone."""
-        found = self._find(secret, catalog, target)
-        if found is None:
-            return None
-        known, spot = found
-        number = spot.numbers.get((resource, action))
-        if number is None:
-            return None
-        if spot.allowed >> number & 1:
-            stamp = self._follower.applied
-            if known.stamp is not stamp:
-                known.stamp = stamp
-                known.granted = self._encoded(allow(Reason.GRANTED), known.entry.token)
-            return known.granted
-        if not spot.deniable >> number & 1:
-            return None
-        return self._encoded(_denial(spot, known.entry.token, number, resource, action), known.entry.token)
+    @property
+    def stamp(self) -> Stamp:
+        """The revision of the answers that are given now."""
+        return self._follower.require_fresh()
 
-    def holds(self, secret: str, catalog: str, resource: str, action: str, target: str) -> bool:
-        """Whether the token is known to be allowed this; False says nothing."""
-        found = self._find(secret, catalog, target)
-        if found is None:
-            return False
-        number = found[1].numbers.get((resource, action))
-        return number is not None and bool(found[1].allowed >> number & 1)
+    def take_counts(self) -> dict[Reason, int]:
+        """How many answers of each reason were given since the last take."""
+        counts = {
+            Reason.GRANTED: self._granted,
+            Reason.OUTSIDE_REACH: self._outside,
+            Reason.PERMISSION_MISSING: self._missing,
+        }
+        self._granted = self._outside = self._missing = 0
+        return counts
 
-    def _find(self, secret: str, catalog: str, target: str) -> tuple[_Known, Spot] | None:
-        """The token and the spot, where both are known, still stand, and rule A1 holds now."""
+    def find(self, secret: str) -> Known | None:
+        """The token of a secret, if it is known, stands unchanged, and passes rule A1 now, on fresh facts."""
         known = self._known.get(secret)
         if known is None:
             return None
         follower = self._follower
         now = elapsed()
-        entry = known.entry
-        if now > follower.deadline or self._facts.tokens.get(entry.token.id) is not entry:
+        if now > follower.deadline or self._facts.tokens.get(known.entry.token.id) is not known.entry:
             return None
-        if not known.valid_from <= now + follower.clock.offset < known.valid_until:
+        return known if known.valid_from <= now + follower.clock.offset < known.valid_until else None
+
+    def answer(self, known: Known, catalog: str, resource: str, action: str, target: str) -> bytes | None:
+        """The encoded decision, without a revision: that is the follower's `applied`, as long as nobody awaits."""
+        found = self._facts.spots.get((known.entry.serial, catalog, target))
+        if found is None:
             return None
-        spot = self._facts.spots.get((entry.serial, catalog, target))
-        return None if spot is None else (known, spot)
+        spot = found.spot
+        number = spot.numbers.get((resource, action))
+        if number is None:
+            return None
+        if spot.allowed >> number & 1:
+            self._granted += 1
+            return known.granted
+        denial = found.denials.get(number) or self._deny(known, found, number, f"{resource}:{action}")
+        if denial is not None:
+            if spot.elsewhere >> number & 1:
+                self._outside += 1
+            else:
+                self._missing += 1
+        return denial
 
-    def _encoded(self, decision: Decision, token: Token) -> bytes:
-        return self._encode(Answer(decision, token, self._follower.require_fresh()))
+    def _deny(self, known: Known, found: KnownSpot, number: int, permission: str) -> bytes | None:
+        if not found.spot.deniable >> number & 1:
+            return None
+        token = known.entry.token
+        denial = self._encode(found.spot.denial(number, permission, token.id), token)
+        if len(found.denials) < _MOST_DENIALS:
+            found.denials[number] = denial
+        return denial
 
-    def learn(self, secret: str, catalog: str, target: str) -> None:
-        """Remember what a decision that was just made rests on. Quietly does nothing where that cannot be remembered."""
+    def answer_all(self, known: Known, catalog: str, items: Iterable[tuple[str, str, str]]) -> list[bytes] | None:
+        """`answer` for (resource, action, target) of each item; None when one of them is not in memory."""
+        spots = self._facts.spots
+        serial = known.entry.serial
+        granted = known.granted
+        answers = []
+        allowed = elsewhere = 0
+        for resource, action, target in items:
+            found = spots.get((serial, catalog, target))
+            if found is None:
+                return None
+            number = found.spot.numbers.get((resource, action))
+            if number is None:
+                return None
+            if found.spot.allowed >> number & 1:
+                answers.append(granted)
+                allowed += 1
+                continue
+            denial = found.denials.get(number) or self._deny(known, found, number, f"{resource}:{action}")
+            if denial is None:
+                return None
+            answers.append(denial)
+            elsewhere += found.spot.elsewhere >> number & 1
+        self._granted += allowed
+        self._outside += elsewhere
+        self._missing += len(answers) - allowed - elsewhere
+        return answers
+
+    def may_ask(self, caller: Known, catalog: str) -> bool:
+        """Whether the caller is known to hold `decision:evaluate` everywhere for this catalog; False says nothing."""
+        if caller.asks is not None and catalog.partition("@")[0] not in caller.asks:
+            return False
+        found = self._facts.spots.get((caller.entry.serial, MANAGEMENT, "instance"))
+        if found is None:
+            return False
+        number = found.spot.numbers.get(_EVALUATE)
+        return number is not None and bool(found.spot.allowed >> number & 1)
+
+    def find_caller(self, authorization: bytes) -> Known | None:
+        """The caller who shows this header, as `find` knows its secret."""
+        secret = self._callers.get(authorization)
+        return None if secret is None else self.find(secret)
+
+    def learn_caller(self, authorization: bytes, secret: str) -> None:
+        """Remember who asked, and in which header the secret came."""
+        self._callers[authorization] = secret
+        self.learn(secret, MANAGEMENT, ["instance"])
+
+    def learn(self, secret: str, catalog: str, targets: Iterable[str | None]) -> None:
+        """Remember what decisions that were just made rest on; quietly nothing where that cannot be remembered."""
         try:
-            self._learn(secret, catalog, target)
+            self._learn(secret, catalog, targets)
         except NotAtHandError:
             return
 
-    def _learn(self, secret: str, catalog: str, target: str) -> None:
+    def _learn(self, secret: str, catalog: str, targets: Iterable[str | None]) -> None:
         facts = self._facts
         digest = self._point.peppers.digest(secret)
         token = None if digest is None else facts.find_token(digest)
@@ -116,24 +176,21 @@ class QuickAnswers:
         if own_version is None or version not in (None, own_version):
             return
         found = facts.catalog(name, own_version)
-        request = Request(name, PermissionRequest("", target), self._follower.now(), version)
+        request = Request(name, PermissionRequest(""), self._follower.now(), version)
         if found is None or not has_spots(token, found) or token_failure(token, facts, request) is not None:
             return
         case = open_case(token, found, facts, request)
-        place = case.places.parse(target)
-        if place is None:
-            return
-        facts.spots[entry.serial, catalog, target] = spot_at(case, place)
+        for target in dict.fromkeys(targets):
+            if target is not None and (entry.serial, catalog, target) not in facts.spots:
+                place = case.places.parse(target)
+                if place is not None:
+                    facts.spots[entry.serial, catalog, target] = KnownSpot(spot_at(case, place))
         known = self._known.get(secret)
         if known is None or known.entry is not entry:
-            self._known[secret] = _Known(
+            self._known[secret] = Known(
                 entry,
                 -_FOREVER if token.not_before is None else token.not_before.timestamp(),
                 _FOREVER if token.expires_at is None else token.expires_at.timestamp(),
+                self._encode(allow(Reason.GRANTED), token),
+                None if ANY_CATALOG in token.evaluates else frozenset(token.evaluates),
             )
-
-
-def _denial(spot: Spot, token: Token, number: int, resource: str, action: str) -> Decision:
-    reason = Reason.OUTSIDE_REACH if spot.elsewhere >> number & 1 else Reason.PERMISSION_MISSING
-    missing = Missing(f"{resource}:{action}", spot.boundary, spot.text)
-    return deny(reason, (missing,), hide=spot.hide, target=spot.text, failed_token=token.id)

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, NewType, cast
 from uuid import UUID
@@ -45,6 +45,7 @@ class ChangeKind(StrEnum):
 
     Keys: a token's id; a user's node id, for USER (state, flags, home) and for MEMBERSHIP (any row of theirs); a node's
     id (name, parent, visibility, attributes, deletion, creation); a catalog's name; ids of policies and grants.
+    BARRIER touches nothing: somebody waits until every replica has reported this revision.
     """
 
     TOKEN = "token"
@@ -55,6 +56,7 @@ class ChangeKind(StrEnum):
     POLICY = "policy"
     GRANT = "grant"
     EPOCH = "epoch"
+    BARRIER = "barrier"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,8 @@ async def load_stamped(
 async def _append(conn: AsyncConnection, rows: Sequence[tuple[ChangeKind, str]], *, epoch: UUID | None) -> Stamp:
     new: dict[str, Any] = {"rev": revision.c.rev + 1}
     if epoch is not None:
-        new["epoch"] = epoch
+        # Never before the epoch it ends, whatever became of the clock: a replica takes the newer of two.
+        new |= {"epoch": epoch, "began": func.greatest(authz_now, revision.c.began + timedelta(microseconds=1))}
     taken = (
         await conn.execute(
             update(revision)
@@ -199,6 +202,8 @@ class Change:
     kind: str
     key: str
     hash: bytes
+    at: datetime
+    """Database time, taken while the revision was written: just before its commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,20 +212,22 @@ class Poll:
 
     `changes` are whole revisions, ascending, from the one asked for on, itself included: the hash of that one's last
     row must be the hash remembered, and with no row of it, or a `head` behind it, history went back. `tip` is the hash
-    of the newest row of all. `clock` is database time, by which expiry is judged.
+    of the newest row of all. `began` says since when there is this epoch. `clock` is database time, by which expiry is
+    judged.
     """
 
     changes: tuple[Change, ...]
     head: Stamp
     tip: bytes
+    began: datetime
     in_recovery: bool
     clock: datetime
 
 
 # Portable SQL with numbered parameters, so that the follower's raw connection sends the very same statement.
 SINCE_SQL: Final = """
-select r.rev as head, r.epoch, r.hash as tip, pg_is_in_recovery() as in_recovery, authz_now() as clock,
-       c.rev, c.seq, c.kind, c.key, c.hash
+select r.rev as head, r.epoch, r.hash as tip, r.began, pg_is_in_recovery() as in_recovery, authz_now() as clock,
+       c.rev, c.seq, c.kind, c.key, c.hash, c.at
 from revision r left join change_log c
   on c.rev >= $1 and c.rev <= coalesce(
        (select rev from change_log where rev >= $1 order by rev, seq offset $2 limit 1), r.rev)
@@ -230,13 +237,14 @@ order by c.rev, c.seq
 """$1: the revision applied last (bigint). $2: how many rows are enough (bigint); no revision is cut, so more come."""
 
 
+_SINCE: Final = text(SINCE_SQL.replace("$1", ":rev").replace("$2", ":many")).bindparams(
+    bindparam("rev", type_=BigInteger), bindparam("many", type_=BigInteger)
+)
+
+
 async def since(conn: AsyncConnection, revision: Revision, limit: int = MAX_ROWS_OF_A_KIND) -> Poll:
     """Look at the change log from `revision` on, in one statement. Never part of a revision, so a few above `limit`."""
-    statement = text(SINCE_SQL.replace("$1", ":rev").replace("$2", ":many")).bindparams(
-        bindparam("rev", type_=BigInteger), bindparam("many", type_=BigInteger)
-    )
-    rows = (await conn.execute(statement, {"rev": revision, "many": limit})).mappings().all()
-    return read_poll(rows)
+    return read_poll((await conn.execute(_SINCE, {"rev": revision, "many": limit})).mappings().all())
 
 
 def read_poll(rows: Sequence[Any]) -> Poll:
@@ -244,12 +252,13 @@ def read_poll(rows: Sequence[Any]) -> Poll:
     first = rows[0]
     return Poll(
         changes=tuple(
-            Change(Revision(row["rev"]), row["seq"], row["kind"], row["key"], row["hash"])
+            Change(Revision(row["rev"]), row["seq"], row["kind"], row["key"], row["hash"], row["at"])
             for row in rows
             if row["rev"] is not None
         ),
         head=Stamp(Revision(first["head"]), first["epoch"]),
         tip=first["tip"],
+        began=first["began"],
         in_recovery=first["in_recovery"],
         clock=first["clock"],
     )

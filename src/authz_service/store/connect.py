@@ -78,7 +78,11 @@ async def connect(
     """A raw connection of the driver. `pooled`: the server in between keeps no prepared statements for us."""
     settings = {"application_name": application}
     if not pooled:  # poolers refuse the settings that they do not track
-        settings |= {"statement_timeout": timeouts.statement_ms, "synchronous_commit": "on"}
+        settings |= {
+            "statement_timeout": timeouts.statement_ms,
+            "synchronous_commit": "on",
+            "default_transaction_isolation": "read committed",
+        }
     return await asyncpg.connect(
         read_url(url),
         timeout=timeouts.connect,

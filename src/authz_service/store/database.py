@@ -35,12 +35,14 @@ _BELL_INTERVAL: Final = 0.05
 _RINGS: Final = "authz_rings"
 _TRIES: Final = 8
 
-# Whoever sends an acknowledgement has it on disk, whatever the server's own default is. `local` to the transaction:
-# behind a pooler a session is not ours to set.
+# Whoever gets an acknowledgement has the write on disk, whatever the server's own default is. `true` is for this
+# transaction alone: behind a pooler a session is not ours to set.
 _BEGIN: Final = text(
     "select set_config('synchronous_commit', 'on', true), set_config('statement_timeout', :timeout, true), "
     "set_config('lock_timeout', :timeout, true)"
 )
+# Our locks count on each statement seeing what was committed before it. The driver says nothing for this level.
+_ISOLATION: Final = text("set transaction isolation level read committed")
 
 
 class Database:
@@ -62,7 +64,8 @@ class Database:
         self.timeouts = timeouts or Timeouts()
         self._direct_url = direct_url or url
         self._where = describe_url(url)
-        self._engine = create_engine(url, self.timeouts, pool_size=pool_size, pooled=direct_url is not None)
+        self._pooled = direct_url is not None
+        self._engine = create_engine(url, self.timeouts, pool_size=pool_size, pooled=self._pooled)
         self._reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         self._snapshots = self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         self._bell = Bell(self._reading) if bell else None
@@ -94,6 +97,8 @@ class Database:
         async with our_errors(self._where), self._engine.connect() as conn:
             conn.info.pop(_RINGS, None)
             async with conn.begin():
+                if self._pooled:
+                    await conn.execute(_ISOLATION)
                 await conn.execute(_BEGIN, {"timeout": self.timeouts.statement_ms})
                 yield conn
             rings = conn.info.pop(_RINGS, False)

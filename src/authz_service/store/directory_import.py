@@ -163,13 +163,13 @@ class _Writer:
         """The order keeps every constraint true after each statement."""
         await self._give_ids()
         new = [row for stored, row in self._plan.rows if stored is None]
-        edited = [(stored, row) for stored, row in self._plan.rows if stored is not None and not row.deleted]
+        edited = [(stored, row) for stored, row in self._plan.rows if stored is not None and _edits(stored, row)]
         gone = [row.id for stored, row in self._plan.rows if stored is not None and row.deleted]
         await self._run(_DELETE, gone)
         await self._run(_LET_GO, [row.id for stored, row in edited if _lets_go(stored, row)])
         for batch in _batches(new):
             await self._conn.execute(_INSERT_NODES, self._node_arrays(batch))
-        for batch in _batches([row for stored, row in edited if not row.same_node(stored)]):
+        for batch in _batches([row for _, row in edited]):
             await self._conn.execute(_UPDATE_NODES, self._node_arrays(batch))
         users = [row for stored, row in self._plan.rows if _account_differs(stored, row)]
         for batch in _batches(users):
@@ -255,6 +255,13 @@ class _Writer:
         for user in users:
             self._changes.touch(ChangeKind.MEMBERSHIP, user)
         self.counts["memberships_deleted"] += len(users)
+
+
+def _edits(stored: Row, row: Row) -> bool:
+    """Whether more of the node differs than that it is deleted now."""
+    before = stored.copy()
+    before.deleted = row.deleted
+    return not row.same_node(before)
 
 
 def _lets_go(stored: Row, row: Row) -> bool:

@@ -28,5 +28,5 @@ def _name(file: object) -> str:
 
 @cache
 def shipped_catalogs() -> tuple[Catalog, ...]:
-    """Every shipped catalog version. Read once in a process: about 40 ms of start, and nothing afterwards."""
+    """Every shipped catalog version. Read once in a process; afterwards the same objects."""
     return tuple(load_catalog(text, file=f"{label}{_SUFFIX}") for label, text in shipped_texts())

@@ -10,6 +10,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Double,
     ForeignKey,
     Identity,
     Index,
@@ -63,6 +64,8 @@ revision: Final = Table(
     Column("epoch", Uuid, nullable=False),
     # The hash of the newest row of the change log, here so that a writer who waited for this row reads it fresh.
     Column("hash", LargeBinary, nullable=False),
+    # Since when there is this epoch: a replica tells by it whether another one is newer, or an old one come back.
+    _set_now("began"),
 )
 
 change_log: Final = Table(
@@ -248,3 +251,18 @@ Index("ix_audit_subject", audit.c.subject, audit.c.id)
 Index("ix_audit_actor_token", audit.c.actor_token, audit.c.id)
 Index("ix_audit_actor_user", audit.c.actor_user, audit.c.id)
 Index("ix_audit_unsealed", audit.c.id, postgresql_where=text("seal is null"))
+
+# Every process that decides, and what it has applied. It writes its row itself; whoever waits for a revoke reads them.
+replica: Final = Table(
+    "replica",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("epoch", Uuid, nullable=True),
+    Column("applied_rev", BigInteger, nullable=False),
+    # Grows with each report. Who sees it stand still long enough, by a clock of its own, knows that nobody is there.
+    Column("beat", BigInteger, nullable=False),
+    _set_now("at"),
+    Column("max_staleness", Double, nullable=False),
+    Column("connections", Integer, nullable=False),
+)

@@ -27,7 +27,7 @@ _TOKEN_ID: Final = re.compile(r"tok_[A-Za-z0-9]{22}")
 
 
 class TokenSecret:
-    """A secret's text. Printing, formatting or logging it shows its prefix alone; `reveal()` is the only way to the text."""
+    """A secret's text. Printing, formatting or logging it shows its prefix alone; `reveal()` is the way to the text."""
 
     __slots__ = ("_text",)
 

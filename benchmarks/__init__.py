@@ -1,0 +1,1 @@
+"""How fast decisions are, beside peers that answer the same questions. Run `make bench`; nothing here is installed."""

@@ -1,0 +1,255 @@
+"""Tokens: issued, shown, listed, revoked, each by the authority of the very transaction (M2, M3, T4)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from authz_service.admin.authority import Authority
+from authz_service.admin.drafts import TokenDraft
+from authz_service.admin.issuing import Issue, IssueReader
+from authz_service.admin.management import Actor, Management, labels
+from authz_service.admin.views import describe_token, load_names
+from authz_service.admin.within import find_beyond
+from authz_service.directory.model import NodeId
+from authz_service.errors import ForbiddenError, NotFoundError
+from authz_service.pdp.check import EVALUATE
+from authz_service.store import audit, changes, idempotency, tokens
+from authz_service.store.changes import ChangeKind, ChangeSet, Stamp, format_revision
+from authz_service.store.tokens import TokenRecord
+from authz_service.tokens.model import TokenId
+from authz_service.tokens.secret import is_token_id, new_secret, new_token_id
+
+CREATE: Final = "token:create"
+CREATE_ANY: Final = "token:create_any"
+READ: Final = "token:read"
+REVOKE: Final = "token:revoke"
+_ON_REQUEST: Final = "revoked on request"
+_WITH_PARENT: Final = "its parent was revoked"
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """A client's key for one creation, and what it was sent with."""
+
+    key: str
+    body: Mapping[str, Any]
+
+    def body_hash(self, action: str) -> bytes:
+        """Equal for equal JSON, however it was written."""
+        return hashlib.sha256(f"{action}\n{json.dumps(self.body, sort_keys=True)}".encode()).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A new token as JSON. `secret` is None when the answer is given again: it was shown once, and is nowhere kept."""
+
+    token: Mapping[str, Any]
+    secret: str | None
+
+    @property
+    def repeated(self) -> bool:
+        return self.secret is None
+
+
+async def create_token(
+    management: Management, actor: Actor, draft: TokenDraft, repeat: Idempotency | None = None
+) -> Issued:
+    """Issue a token. Raises InvalidInputError with all faults; ForbiddenError with all that lies beyond the actor."""
+
+    async def work(conn: AsyncConnection) -> Issued:
+        authority = await Authority.open(conn, management, actor, hold=True)
+        authority.require_holds(CREATE)
+        if repeat is not None:
+            body_hash = repeat.body_hash("token.create")
+            kept = await idempotency.claim(conn, key=repeat.key, caller=actor.token.id, body_hash=body_hash)
+            if kept is not None:
+                return Issued(kept, None)
+        issue = await IssueReader(conn, management, authority, draft).read(new_token_id())
+        await _require_may_issue(authority, issue)
+        secret = new_secret(management.peppers.prefix, management.peppers.current)
+        digest = management.peppers.digest(secret.reveal())
+        if digest is None:
+            raise AssertionError("a new secret has a digest")
+        record = await tokens.insert(conn, _record(management, authority, draft, issue), digest)
+        await audit.insert(conn, _entry("token.create", record, authority, _details_of(record)))
+        shown = await _show(conn, authority, record, await changes.current(conn))
+        if repeat is not None:
+            await idempotency.keep(conn, key=repeat.key, caller=actor.token.id, response=shown)
+        return Issued(shown, secret.reveal())
+
+    return await management.database.run_in_transaction(work)
+
+
+async def _require_may_issue(authority: Authority, issue: Issue) -> None:
+    """Rules M1, M2 and T4, for a draft that is otherwise good."""
+    if not await authority.may_for(CREATE, issue.token.owner):
+        raise ForbiddenError(
+            f"this token may not issue for that owner: it needs `{CREATE}` as the owner, at the home group of a "
+            "service account, or as an admin"
+        )
+    if any(EVALUATE in read.scope.permissions for read in issue.scopes) and not authority.admin:
+        raise ForbiddenError(f"only an admin issues tokens with `{EVALUATE}`")
+    if not await authority.may(CREATE_ANY):
+        beyond = await find_beyond(authority.world, authority.token, issue, "beyond_issuer")
+        if beyond:
+            raise ForbiddenError("a token issues at most what it holds itself; ask for less", faults=beyond.named)
+    if issue.parent is not None:
+        wider = await find_beyond(authority.world, issue.parent, issue, "beyond_parent")
+        wider.raise_any("the token")
+
+
+def _record(management: Management, authority: Authority, draft: TokenDraft, issue: Issue) -> TokenRecord:
+    return TokenRecord(
+        token=issue.token,
+        kid=management.peppers.current,
+        family=issue.token.id,
+        reason=draft.reason,
+        may_rotate_self=draft.may_rotate_self,
+        created_by_token=authority.token.id,
+        created_by_user=_actor_user(authority),
+    )
+
+
+async def show_token(management: Management, actor: Actor, token_id: str) -> Mapping[str, Any]:
+    """One token, whole or the part that lies in groups the actor manages. Raises NotFoundError for what is unseen."""
+    async with management.database.snapshot() as conn:
+        authority = await Authority.open(conn, management, actor, hold=False)
+        record = await find_seen(conn, authority, token_id)
+        only = None if await may_see_whole(authority, record) else await visible_nodes(authority, record)
+        return await _show(conn, authority, record, await changes.current(conn), only)
+
+
+async def find_seen(conn: AsyncConnection, authority: Authority, token_id: str) -> TokenRecord:
+    """The record, when the actor may see something of it. Raises NotFoundError alike for unknown and unseen tokens."""
+    record = (await tokens.find_by_id(conn, TokenId(token_id))).record if is_token_id(token_id) else None
+    if record is not None and (await may_see_whole(authority, record) or await visible_nodes(authority, record)):
+        return record
+    raise NotFoundError("there is no such token, or this token may not see it")
+
+
+async def may_see_whole(authority: Authority, record: TokenRecord) -> bool:
+    """Itself (M4), or by `token:read` for its owner."""
+    return record.token.id == authority.token.id or await authority.may_for(READ, record.token.owner)
+
+
+async def visible_nodes(authority: Authority, record: TokenRecord) -> frozenset[NodeId]:
+    """The selected nodes inside groups at which the actor holds `token:read` (M3)."""
+    found: set[NodeId] = set()
+    for node in {node for scope in record.token.scopes for node in scope.reach.nodes}:
+        if isinstance(node, int) and await authority.may_at_group_of(READ, node):
+            found.add(node)
+    return frozenset(found)
+
+
+async def revoke_token(management: Management, actor: Actor, token_id: str, *, wait: bool = False) -> Mapping[str, Any]:
+    """Revoke this very token and all that hangs under it; once more changes nothing.
+
+    With `wait`, returns when no replica can allow by it any more. Raises NotFoundError, ForbiddenError.
+    """
+
+    async def work(conn: AsyncConnection) -> tuple[Mapping[str, Any], Stamp]:
+        authority = await Authority.open(conn, management, actor, hold=True)
+        record = (await tokens.find_by_id(conn, TokenId(token_id))).record if is_token_id(token_id) else None
+        if record is None or not await authority.may_for(REVOKE, record.token.owner):
+            await find_seen(conn, authority, token_id)
+            raise ForbiddenError(f"this token may not revoke that one: it needs `{REVOKE}` for its owner")
+        return await _revoke(conn, authority, record.token.id, wait=wait)
+
+    return await _settle(management, await management.database.run_in_transaction(work), wait=wait)
+
+
+async def revoke_self(management: Management, actor: Actor, *, wait: bool = False) -> Mapping[str, Any]:
+    """Revoke the token that asks for it; it needs no permission for that."""
+
+    async def work(conn: AsyncConnection) -> tuple[Mapping[str, Any], Stamp]:
+        authority = await Authority.open(conn, management, actor, hold=True)
+        return await _revoke(conn, authority, authority.token.id, wait=wait)
+
+    return await _settle(management, await management.database.run_in_transaction(work), wait=wait)
+
+
+async def _settle(management: Management, done: tuple[Mapping[str, Any], Stamp], *, wait: bool) -> Mapping[str, Any]:
+    shown, stamp = done
+    if wait:
+        await management.settled(stamp)
+    return shown
+
+
+async def _revoke(
+    conn: AsyncConnection, authority: Authority, token_id: TokenId, *, wait: bool
+) -> tuple[Mapping[str, Any], Stamp]:
+    touched = ChangeSet()
+    if wait:
+        touched.touch(ChangeKind.BARRIER, token_id)
+    revoked = [token_id] if await tokens.revoke(conn, touched, token_id, reason=_ON_REQUEST) else []
+    # They would be denied anyway (T4); revoked themselves, lists tell the truth about them.
+    above = [token_id]
+    while above:
+        children = [child for parent in above for child in await tokens.load_children(conn, parent)]
+        above = [child.token.id for child in children]
+        revoked += [child for child in above if await tokens.revoke(conn, touched, child, reason=_WITH_PARENT)]
+    stamp = await changes.append(conn, touched)
+    record = await tokens.get(conn, token_id)
+    if revoked:
+        details = {"also": [one for one in revoked if one != token_id]}
+        await audit.insert(conn, _entry("token.revoke", record, authority, details), stamp)
+    return await _show(conn, authority, record, stamp), stamp
+
+
+async def show_self(management: Management, actor: Actor) -> Mapping[str, Any]:
+    """The actor's own token (M4)."""
+    async with management.database.snapshot() as conn:
+        authority = await Authority.open(conn, management, actor, hold=False)
+        record = await tokens.get(conn, authority.token.id)
+        return await _show(conn, authority, record, await changes.current(conn))
+
+
+async def _show(
+    conn: AsyncConnection,
+    authority: Authority,
+    record: TokenRecord,
+    stamp: Stamp,
+    only: frozenset[NodeId] | None = None,
+) -> dict[str, Any]:
+    names = await load_names(conn, [record])
+    return describe_token(record, names, authority.world.now, only=only) | {"revision": format_revision(stamp)}
+
+
+def _actor_user(authority: Authority) -> int | None:
+    return authority.token.owner if isinstance(authority.token.owner, int) else None
+
+
+def _entry(action: str, record: TokenRecord, authority: Authority, details: Mapping[str, object]) -> audit.AuditEntry:
+    return audit.AuditEntry(
+        action=action,
+        subject=record.token.id,
+        actor_token=authority.token.id,
+        actor_user=_actor_user(authority),
+        details=details,
+    )
+
+
+def _details_of(record: TokenRecord) -> dict[str, object]:
+    token = record.token
+    return {
+        "owner": token.owner,
+        "kind": token.kind.value,
+        "catalogs": labels(token.catalogs),
+        "parent": token.parent,
+        "scopes": [
+            {
+                "catalog": scope.catalog,
+                "reach": scope.reach.kind.value,
+                "nodes": list(scope.reach.nodes),
+                "permissions": list(scope.permissions),
+            }
+            for scope in token.scopes
+        ],
+        "legacy_scopes": list(token.legacy_scopes),
+    }

@@ -1,0 +1,117 @@
+"""Tokens as answers show them: permissions by name, places by their path of today, never a secret."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from authz_service.admin.management import labels
+from authz_service.directory.model import NodeId, NodeKind, format_target
+from authz_service.store import directory
+from authz_service.store.token_lists import TokenState
+from authz_service.store.tokens import TokenRecord
+from authz_service.tokens.model import ReachKind, Scope, Token
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Directory ids to what people call them: `project:acme/web`, and of owners the username alone."""
+
+    targets: Mapping[int, str]
+    usernames: Mapping[int, str]
+
+    def target(self, node: NodeId) -> str | None:
+        """None when the node is gone."""
+        return self.targets.get(node) if isinstance(node, int) else node
+
+    def owner(self, owner: NodeId) -> str:
+        return self.usernames.get(owner, "") if isinstance(owner, int) else owner
+
+
+async def load_names(conn: AsyncConnection, records: Sequence[TokenRecord]) -> Names:
+    """The names of all that these tokens speak of, in one statement and one more for each deleted owner."""
+    owners = {record.token.owner for record in records} | {record.created_by_user for record in records}
+    nodes = {node for record in records for node in _nodes_of(record.token)}
+    wanted = sorted(node for node in owners | nodes if isinstance(node, int))
+    found = await directory.load_paths(conn, wanted)
+    usernames = {node: path for node, (kind, path) in found.items() if kind is NodeKind.USER}
+    for owner in owners:
+        if isinstance(owner, int) and owner not in usernames:
+            user = (await directory.load_user(conn, owner)).user
+            usernames[owner] = "" if user is None else user.username
+    return Names({node: format_target(kind, path) for node, (kind, path) in found.items()}, usernames)
+
+
+def _nodes_of(token: Token) -> set[NodeId]:
+    nodes = {node for scope in token.scopes for node in scope.reach.nodes}
+    return nodes if token.resource_owner is None else nodes | {token.resource_owner}
+
+
+def state_of(token: Token, now: datetime) -> TokenState:
+    """By the dates alone: an active token's owner may be blocked, and its parent may have ended."""
+    if token.revoked_at is not None:
+        return TokenState.REVOKED
+    if token.expires_at is not None and token.expires_at <= now:
+        return TokenState.EXPIRED
+    if token.not_before is not None and token.not_before > now:
+        return TokenState.EARLY
+    return TokenState.ACTIVE
+
+
+def describe_token(
+    record: TokenRecord, names: Names, now: datetime, *, only: Collection[NodeId] | None = None
+) -> dict[str, Any]:
+    """JSON of a token. With `only`, what a group's owner may see: selected nodes among these, and their scopes (M3)."""
+    token = record.token
+    whole = only is None
+    scopes = [scope for scope in token.scopes if whole or not set(only or ()).isdisjoint(scope.reach.nodes)]
+    catalogs = token.catalogs
+    if not whole:
+        catalogs = {name: version for name, version in catalogs.items() if name in {one.catalog for one in scopes}}
+    return {
+        "id": token.id,
+        "name": token.name,
+        "owner": names.owner(token.owner),
+        "kind": token.kind.value,
+        "state": state_of(token, now).value,
+        "catalogs": labels(catalogs),
+        "scopes": [_describe_scope(scope, names, only) for scope in scopes],
+        "legacy_scopes": list(token.legacy_scopes) if whole else [],
+        "evaluates": list(token.evaluates) if whole else [],
+        "resource_owner": names.target(token.resource_owner) if whole and token.resource_owner is not None else None,
+        "conditions": {"networks": list(token.conditions.networks) if whole else []},
+        "created_at": format_moment(token.created_at),
+        "not_before": format_moment(token.not_before),
+        "expires_at": format_moment(token.expires_at),
+        "revoked_at": format_moment(token.revoked_at),
+        "revoked_reason": record.revoked_reason,
+        "last_used_at": format_moment(record.last_used_at),
+        "reason": record.reason if whole else "",
+        "parent": token.parent if whole else None,
+        "may_rotate_self": record.may_rotate_self,
+        "created_by": {
+            "token": record.created_by_token if whole else None,
+            "user": names.owner(record.created_by_user) if whole and record.created_by_user is not None else None,
+        },
+        "partial": not whole,
+        "grants": [],
+    }
+
+
+def _describe_scope(scope: Scope, names: Names, only: Collection[NodeId] | None) -> dict[str, Any]:
+    """Nodes that are gone have no path any more and are left out."""
+    nodes = [node for node in scope.reach.nodes if only is None or node in only]
+    reach: dict[str, Any] = {"kind": scope.reach.kind.value}
+    if scope.reach.kind is ReachKind.SELECTED:
+        targets = [names.target(node) for node in nodes]
+        reach["nodes"] = sorted(target for target in targets if target is not None)
+    return {"catalog": scope.catalog, "reach": reach, "permissions": sorted(scope.permissions)}
+
+
+def format_moment(moment: datetime | None) -> str | None:
+    """`2027-01-31T00:00:00Z`."""
+    return None if moment is None else moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,196 @@
+"""Whether one token's scopes hold what another asks for: reach for reach, owner for owner (M2, T4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from authz_service.admin.faults import Faults
+from authz_service.admin.issuing import Issue
+from authz_service.admin.reaches import ReadScope
+from authz_service.catalog.model import Catalog, Permission
+from authz_service.compiler.compile import compile_lookup
+from authz_service.compiler.lookup import Lookup
+from authz_service.directory.model import NodeKind, User
+from authz_service.engine.model import World
+from authz_service.engine.places import Place, effective_roles, is_member
+from authz_service.pdp.authority_facts import TransactionWorld
+from authz_service.pdp.check import ANY_CATALOG
+from authz_service.tokens.model import ReachKind, Token, TokenKind
+
+
+async def find_beyond(world: TransactionWorld, holder: Token, issue: Issue, code: str) -> Faults:
+    """All that the issue asks for and the holder's scopes do not hold now; each a fault with this code.
+
+    The holder's own owner must be fit for a node only where the new token acts for somebody else: for the same owner
+    rule A4 asks that again at each use.
+    """
+    return await world.answer(lambda facts: _find_beyond(facts, holder, issue, code))
+
+
+def _find_beyond(facts: World, holder: Token, issue: Issue, code: str) -> Faults:
+    faults = Faults()
+    for name, catalog in issue.catalogs.items():
+        if name not in holder.catalogs:
+            faults.add(
+                "/catalog", code, f"`{catalog.label}` is not among the catalogs of the token that issues this one"
+            )
+    if issue.token.kind is TokenKind.LEGACY:
+        _check_legacy(holder, issue, code, faults)
+    for position, read in enumerate(issue.scopes):
+        if read.catalog.name in holder.catalogs:
+            holdings = _Holdings(facts, holder, issue.token, read.catalog)
+            for index, message in holdings.find_lacking(read, issue.resource_owner):
+                where = f"/scopes/{position}" + ("" if index is None else f"/permissions/{index}")
+                faults.add(where, code, message)
+    lacking = (
+        [] if ANY_CATALOG in holder.evaluates else [one for one in issue.token.evaluates if one not in holder.evaluates]
+    )
+    for one in lacking:
+        where = f"/evaluates/{issue.token.evaluates.index(one)}"
+        faults.add(where, code, f"the token that issues this one may not ask about `{one}` itself")
+    return faults
+
+
+def _check_legacy(holder: Token, issue: Issue, code: str, faults: Faults) -> None:
+    """A coarse token comes only from a coarse token of the same owner that carries as much."""
+    for catalog in issue.catalogs.values():
+        wanted = compile_lookup(issue.token, catalog).legacy
+        held = compile_lookup(holder, catalog).legacy
+        if wanted is None:
+            continue
+        enough = held is not None and (
+            _same_owner(holder, issue.token, catalog)
+            and not wanted.permissions & ~held.permissions
+            and wanted.operations <= held.operations
+            and wanted.any_read <= held.any_read
+            and wanted.any_write <= held.any_write
+        )
+        if not enough:
+            faults.add(
+                "/legacy_scopes", code, "the token that issues this one does not carry these legacy scopes itself"
+            )
+
+
+def _same_owner(holder: Token, wanted: Token, catalog: Catalog) -> bool:
+    """Names without a directory compare as the catalog compares paths (C9)."""
+    if catalog.upstream and not catalog.case_sensitive:
+        return str(holder.owner).lower() == str(wanted.owner).lower()
+    return holder.owner == wanted.owner
+
+
+@dataclass(slots=True)
+class _Holdings:
+    """What the holder holds in one catalog, seen from the token that is asked for."""
+
+    facts: World
+    holder: Token
+    wanted: Token
+    catalog: Catalog
+
+    def find_lacking(self, read: ReadScope, resource_owner: Place | None) -> Iterator[tuple[int | None, str]]:
+        """Index of a permission (None: the scope as a whole), and what to say of it."""
+        catalog, kind = self.catalog, read.scope.reach.kind
+        if catalog.single_owner and kind is not ReachKind.INSTANCE and not self._within_owner(resource_owner):
+            yield None, "the token that issues this one has another resource owner"
+            return
+        lookup = compile_lookup(self.holder, catalog)
+        for index, name in enumerate(read.scope.permissions):
+            permission = catalog.by_name[name]
+            if kind is not ReachKind.SELECTED:
+                if not self._confers(self._reach_mask(lookup, kind), permission, read.boundaries):
+                    yield (
+                        index,
+                        f"the token that issues this one does not hold `{name}` in the reach `{kind}` of this owner",
+                    )
+                continue
+            for place in read.places:
+                if not self._holds_at(lookup, place, permission):
+                    yield index, f"the token that issues this one does not hold `{name}` on `{place.text}`"
+
+    def _within_owner(self, wanted: Place | None) -> bool:
+        if self.holder.kind is TokenKind.LEGACY:
+            return True
+        return wanted is not None and self.holder.resource_owner in wanted.chain
+
+    def _confers(self, mask: int, permission: Permission, boundaries: Iterable[NodeKind]) -> bool:
+        """Whether the mask confers the permission at each of the boundaries at which it exists.
+
+        What confers it only when an attribute matches does not count: the new token would not ask for the attribute.
+        """
+        for boundary in boundaries:
+            if boundary in permission.boundaries:
+                conferring = self.catalog.holders[boundary][permission.number] & ~self.catalog.conditional
+                if not mask & (conferring | 1 << permission.number):
+                    return False
+        return True
+
+    @property
+    def _own(self) -> bool:
+        return _same_owner(self.holder, self.wanted, self.catalog)
+
+    def _owner(self) -> User | None:
+        return None if self.catalog.upstream else self.facts.user(self.holder.owner)
+
+    def _reach_mask(self, lookup: Lookup, kind: ReachKind) -> int:
+        """What is held in a whole reach. Every reach but selected nodes is some owner's own."""
+        if not self._own:
+            return 0
+        if lookup.legacy is not None:
+            owner = self._owner()
+            whole = kind is not ReachKind.INSTANCE or (owner is not None and owner.admin)
+            return lookup.legacy.permissions if whole else 0
+        match kind:
+            case ReachKind.ALL_MEMBERSHIPS:
+                return lookup.all_memberships
+            case ReachKind.PERSONAL_PROJECTS:
+                namespace = lookup.selected.get(self.holder.owner, 0)
+                return lookup.personal_projects | lookup.all_memberships | namespace
+            case ReachKind.USER:
+                return lookup.user
+            case ReachKind.INSTANCE:
+                return lookup.instance
+            case ReachKind.SELECTED:
+                raise AssertionError("selected nodes are looked at one by one")
+
+    def _holds_at(self, lookup: Lookup, place: Place, permission: Permission) -> bool:
+        mask = 0
+        for node in place.chain:
+            mask |= lookup.selected.get(node, 0)
+        owner = self._owner()
+        rows = self._is_member_below_too(place)
+        if self._own:
+            if self._is_personal(place):
+                mask |= lookup.personal_projects
+            if rows:
+                mask |= lookup.all_memberships
+            if lookup.legacy is not None and (rows or owner is None or owner.admin):
+                mask |= lookup.legacy.permissions
+        elif owner is None or not (owner.admin or (rows and self._fit(place, permission))):
+            return False
+        boundaries = {NodeKind.PROJECT} if place.kind is not NodeKind.GROUP else {NodeKind.PROJECT, NodeKind.GROUP}
+        return self._confers(mask, permission, boundaries)
+
+    def _is_personal(self, place: Place) -> bool:
+        if self.catalog.upstream:
+            return False
+        namespace = place.chain if place.kind is NodeKind.USER else place.chain[1:]
+        return namespace == (self.holder.owner,)
+
+    def _is_member_below_too(self, place: Place) -> bool:
+        """Whether the holder's owner has a membership there and, at a group, with it at all that lies below."""
+        if self.catalog.upstream:
+            return False
+        memberships = self.facts.memberships(self.holder.owner)
+        if place.kind is not NodeKind.PROJECT:
+            stationary = self.catalog.stationary_roles
+            memberships = {node: role for node, role in memberships.items() if role not in stationary}
+        return is_member(place, self.holder.owner, memberships, self.catalog)
+
+    def _fit(self, place: Place, permission: Permission) -> bool:
+        """Rule A4's roles, of the holder's owner: nobody has a service account do what they may not do themselves."""
+        owner = self.holder.owner
+        roles = effective_roles(place, owner, self.facts.memberships(owner), self.catalog)
+        needed = [permission.boundaries.get(boundary) for boundary in (NodeKind.PROJECT, NodeKind.GROUP)]
+        satisfying = self.catalog.roles_satisfying
+        return all(role is None or satisfying.get(role, frozenset()) & roles for role in needed)

@@ -1,0 +1,1 @@
+"""Where decisions are asked for: every way in asks the same decision point."""

@@ -1,0 +1,97 @@
+"""The bodies of `/check` and `/check/batch` as OpenAPI shows them. `reading` reads them; a test holds both equal."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Scalar = str | int | bool
+_PLACE = (
+    "where: a path as `acme/web`, a kind and a path or external id as `project:acme/web` or `project:42`,"
+    " `user:dana`, or `instance`"
+)
+
+
+class Item(BaseModel):
+    """One question."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    resource: str = Field(description="the first half of a permission: `issue` of `issue:read`", min_length=1)
+    action: str = Field(description="the second half: `read` of `issue:read`", min_length=1)
+    target: str | None = Field(None, description=_PLACE)
+    attributes: dict[str, Scalar] | None = Field(
+        None,
+        description="flat facts of the request, as `resource.status` or `context.branch`; what the directory knows"
+        " (roles, states, visibility) cannot be given",
+    )
+
+
+class Common(BaseModel):
+    """What one question and a batch share."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    token: str = Field(description="the secret that the end client showed")
+    catalog: str | None = Field(
+        None,
+        description="the API's catalog, as `gitlab` or `gitlab@1`; may be left out by a caller with a single one",
+    )
+    client_address: str | None = Field(None, description="the end client's IP address; tokens may be bound to networks")
+    at_least: str | None = Field(
+        None, description="a revision from an earlier answer: decide by facts that are at least as fresh"
+    )
+    fully_consistent: bool = Field(default=False, description="decide by facts read after this request came")
+
+
+class CheckRequest(Common, Item):
+    """One question about one token."""
+
+
+class BatchRequest(Common):
+    """Up to 10,000 questions about one token."""
+
+    items: Annotated[list[Item], Field(min_length=1, max_length=10_000)]
+
+
+class MissingItem(BaseModel):
+    """A permission that the token would need, and where."""
+
+    permission: str
+    boundary: Literal["project", "group", "user", "instance"]
+    target: str
+
+
+class DecisionAnswer(BaseModel):
+    """Allow or deny, and why. What does not apply is left out."""
+
+    decision: Literal["allow", "deny"]
+    reason: str = Field(description="stable; for programs")
+    message: str | None = Field(
+        None, description="of a deny, for people: what is missing, and the smallest fix. It may change"
+    )
+    missing: list[MissingItem] | None = Field(None, description="everything that the token lacks for this")
+    hide: bool | None = Field(
+        None, description="of a deny: the end client must not learn that the target exists; answer as for no such thing"
+    )
+    token_id: str | None = Field(None, description="the token's public id, when it is known here")
+
+
+class CheckResponse(DecisionAnswer):
+    revision: str = Field(description="the revision of the facts; send it as `at_least` to go on from here")
+
+
+class BatchResponse(BaseModel):
+    """One decision for each item, in their order, all at one revision."""
+
+    decisions: list[DecisionAnswer]
+    revision: str
+
+
+class Undecided(BaseModel):
+    """No decision is possible now: treat it as a deny, and try again after `Retry-After` seconds."""
+
+    decision: Literal["deny"]
+    reason: str
+    message: str

@@ -1,0 +1,239 @@
+"""The short way for `/check` and `/check/batch`: bytes in, a look-up, bytes out; the unusual takes the long way.
+
+INVARIANT: the short way gives the bytes, headers and metrics that the long way gives. It answers only what the long
+way answered before, from facts that still stand; a test sends the same corpus both ways.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from bisect import bisect_left
+from collections.abc import Awaitable, Callable, Sequence
+from time import perf_counter
+from typing import Final, TypeAlias
+
+import msgspec
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from authz_service.api.check.encoding import revision_tail, with_revision, with_revision_many
+from authz_service.api.check.serving import Serving
+from authz_service.api.wire import request_id_of
+from authz_service.pdp.question import Stamp
+from authz_service.pdp.quick import Known, QuickAnswers
+
+_JSON_TYPE: Final = (b"content-type", b"application/json")
+_NO_STORE: Final = (b"cache-control", b"no-store")
+_PASSED_OVER: Final = frozenset({b"content-encoding", b"transfer-encoding", b"expect"})
+"""Headers that send a request the long way."""
+
+
+class _Check(msgspec.Struct, forbid_unknown_fields=True):
+    token: str
+    catalog: str
+    resource: str
+    action: str
+    target: str
+
+
+class _Item(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    resource: str
+    action: str
+    target: str
+
+
+class _Batch(msgspec.Struct, forbid_unknown_fields=True):
+    token: str
+    catalog: str
+    items: list[_Item]
+
+
+_read_check: Final = msgspec.json.Decoder(_Check).decode
+_read_batch: Final = msgspec.json.Decoder(_Batch).decode
+
+# Without a backslash, quotes come in pairs around texts. Each text field is a name and a value, so a body with this
+# many quotes has each field once: msgspec itself would keep the last of two fields of one name.
+_QUOTES_OF_CHECK: Final = 4 * 5
+_QUOTES_OF_BATCH: Final = 4 * 2 + 2
+_QUOTES_OF_ITEM: Final = 4 * 3
+
+Answer: TypeAlias = Callable[[QuickAnswers, Known, bytes], bytes | None]
+"""From a body to the body of its answer, or None: then the long way has to."""
+
+
+CALLER_SECRET: Final = "authz.caller"
+"""Where the long way leaves, in the request's scope, the secret of a caller whom it answered."""
+
+
+class Timings:
+    """How long requests took: counts by bucket, as a histogram keeps them, and the sum in seconds."""
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._seconds = 0.0
+
+    def add(self, seconds: float) -> None:
+        self._counts[bisect_left(self._bounds, seconds)] += 1
+        self._seconds += seconds
+
+    def take(self) -> tuple[list[int], float]:
+        """What was added since the last take."""
+        taken = self._counts, self._seconds
+        self._counts, self._seconds = [0] * len(self._counts), 0.0
+        return taken
+
+
+class HotPath:
+    """The outermost layer. `quick_of` gives the quick answers once the application runs, None before."""
+
+    def __init__(self, app: ASGIApp, serving: Serving, quick_of: Callable[[], QuickAnswers | None]) -> None:
+        self._app = app
+        self._serving = serving
+        self._quick_of = quick_of
+        self._stamp: Stamp | None = None
+        self._tail = b""
+        self.timings = {path: Timings(serving.metrics.buckets) for path in ("/check", "/check/batch")}
+        self._id = secrets.token_hex(8).encode()
+        self._numbers = itertools.count(1)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST" and not scope["query_string"]:
+            path = scope["path"]
+            if path == "/check":
+                await self._answer(scope, receive, send, self._check, self._serving.body_limit)
+                return
+            if path == "/check/batch":
+                await self._answer(scope, receive, send, self._batch, self._serving.batch_limit)
+                return
+        await self._app(scope, receive, send)
+
+    async def _answer(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        answer: Answer,
+        limit: int,
+    ) -> None:
+        started = perf_counter()
+        authorization: bytes | None = None
+        request_id: bytes | None = None
+        usual = True
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                usual = usual and authorization is None
+                authorization = value
+            elif name == b"x-request-id":
+                usual = usual and request_id is None
+                request_id = value
+            elif name in _PASSED_OVER:
+                usual = False
+        quick = self._quick_of()
+        if not usual or authorization is None or quick is None:
+            await self._app(scope, receive, send)
+            return
+        caller = quick.find_caller(authorization)
+        if caller is None:
+            await self._take_long_way(scope, receive, send, authorization)
+            return
+        message = await receive()
+        body = message.get("body", b"")
+        answered = None
+        if message["type"] == "http.request" and not message.get("more_body", False) and len(body) <= limit:
+            answered = answer(quick, caller, body)
+        if answered is None:
+            await self._take_long_way(scope, _again(message, receive), send, authorization)
+            return
+        shown = self._request_id(request_id)
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [
+                    _NO_STORE,
+                    (b"content-length", b"%d" % len(answered)),
+                    _JSON_TYPE,
+                    (b"x-request-id", shown),
+                ],
+            }
+        )
+        await send({"type": "http.response.body", "body": answered})
+        self.timings[scope["path"]].add(perf_counter() - started)
+
+    def _check(self, quick: QuickAnswers, caller: Known, body: bytes) -> bytes | None:
+        if b"\\" in body or body.count(b'"') != _QUOTES_OF_CHECK:
+            return None
+        try:
+            asked = _read_check(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        known = quick.find(asked.token)
+        if known is None or not quick.may_ask(caller, asked.catalog):
+            return None
+        decision = quick.answer(known, asked.catalog, asked.resource, asked.action, asked.target)
+        if decision is None:
+            return None
+        return with_revision(decision, self._revision(quick))
+
+    def _batch(self, quick: QuickAnswers, caller: Known, body: bytes) -> bytes | None:
+        if b"\\" in body:
+            return None
+        try:
+            asked = _read_batch(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        items = asked.items
+        if not 1 <= len(items) <= 10_000:
+            return None
+        if body.count(b'"') != _QUOTES_OF_BATCH + _QUOTES_OF_ITEM * len(items):
+            return None
+        known = quick.find(asked.token)
+        if known is None or not quick.may_ask(caller, asked.catalog):
+            return None
+        decisions = quick.answer_all(
+            known, asked.catalog, [(item.resource, item.action, item.target) for item in items]
+        )
+        if decisions is None:
+            return None
+        return with_revision_many(decisions, self._revision(quick))
+
+    def _revision(self, quick: QuickAnswers) -> bytes:
+        stamp = quick.stamp
+        if stamp is not self._stamp:
+            self._tail = revision_tail(stamp)
+            self._stamp = stamp
+        return self._tail
+
+    def _request_id(self, given: bytes | None) -> bytes:
+        if given is None:
+            return b"%b%016x" % (self._id, next(self._numbers))
+        return request_id_of(given.decode("latin-1")).encode()
+
+    async def _take_long_way(self, scope: Scope, receive: Receive, send: Send, authorization: bytes) -> None:
+        """The documented route; on its way out the route tells the quick answers what it decided on."""
+        await self._app(scope, receive, send)
+        quick = self._quick_of()
+        caller: str | None = scope.get(CALLER_SECRET)
+        if caller is not None and quick is not None:
+            quick.learn_caller(authorization, caller)
+
+    def fold(self) -> None:
+        """Hand over what was counted in plain numbers: once a second, and before the metrics are read."""
+        metrics = self._serving.metrics
+        for route, timings in self.timings.items():
+            metrics.add_requests(route, 200, *timings.take())
+        quick = self._quick_of()
+        if quick is not None:
+            for reason, count in quick.take_counts().items():
+                metrics.add_decisions(reason, count)
+
+
+def _again(message: Message, receive: Receive) -> Callable[[], Awaitable[Message]]:
+    """`receive` with the first message put back."""
+    first: list[Message] = [message]
+
+    async def receiving() -> Message:
+        return first.pop() if first else await receive()
+
+    return receiving

@@ -1,0 +1,193 @@
+"""`/v1/self`: what the presented token is, what it may do, and its end (M4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Depends, Query, Response
+from pydantic import BaseModel, Field
+
+from authz_service.admin import tokens
+from authz_service.admin.management import Actor
+from authz_service.api.admin.shapes import Revision, Strict
+from authz_service.api.admin.token_shapes import RevokeQuery, TokenAnswer
+from authz_service.api.callers import ActorHere
+from authz_service.api.documents import authenticated, body_of
+from authz_service.api.state import Services, ServicesHere
+from authz_service.api.wire import BATCH_LIMIT, json_body, no_store
+from authz_service.engine.explain import HIDDEN_MESSAGE, describe
+from authz_service.engine.model import TOKEN_REASONS, Decision, PermissionRequest, Reason
+from authz_service.errors import Fault, InvalidInputError, UnauthenticatedError
+from authz_service.pdp.question import Answer, Ask, Freshly, Question
+from authz_service.pdp.revisions import revision_text
+
+router = APIRouter(prefix="/v1/self", tags=["self"])
+
+_PLACE: Final = (
+    "where: a path as `acme/web`, a kind and a path or external id as `project:acme/web` or `project:42`, "
+    "`user:dana`, or `instance`"
+)
+
+
+class OwnItem(Strict):
+    """One question of a token about itself. What decides otherwise is not the token's to say: no attributes."""
+
+    resource: str = Field(min_length=1, description="the first half of a permission: `issue` of `issue:read`")
+    action: str = Field(min_length=1, description="the second half: `read` of `issue:read`")
+    target: str | None = Field(None, description=_PLACE)
+
+    def ask(self) -> Ask:
+        return Ask(PermissionRequest(f"{self.resource}:{self.action}", self.target))
+
+
+class OwnCommon(Strict):
+    """What one question and a batch share."""
+
+    catalog: str | None = Field(
+        None, description="as `gitlab` or `gitlab@1`; may be left out by a token that is for a single one"
+    )
+    at_least: str | None = Field(None, description="decide by facts at least as fresh as this revision")
+    fully_consistent: bool = Field(default=False, description="decide by facts read after this request came")
+
+
+class OwnCheck(OwnCommon, OwnItem):
+    """What one question holds."""
+
+
+class OwnBatch(OwnCommon):
+    """What many questions hold."""
+
+    items: Annotated[list[OwnItem], Field(min_length=1, max_length=10_000)]
+
+
+class OwnMissing(BaseModel):
+    """A permission that the token would need, and where."""
+
+    permission: str
+    boundary: str
+    target: str
+
+
+class OwnDecision(BaseModel):
+    """Allow or deny, and why. A target that the token may not know of looks like one that does not exist."""
+
+    decision: Literal["allow", "deny"]
+    reason: Reason
+    message: str = Field(description="for people: what is missing, and the smallest fix; it may change")
+    missing: list[OwnMissing] | None = Field(None, description="everything that the token lacks for this")
+
+
+class OwnCheckAnswer(OwnDecision):
+    """The decision, at a revision."""
+
+    token_id: str
+    revision: Revision
+
+
+class OwnBatchAnswer(BaseModel):
+    """One decision for each item, in their order, all at one revision."""
+
+    decisions: list[OwnDecision]
+    token_id: str
+    revision: Revision
+
+
+@router.get("", response_model=TokenAnswer, responses=authenticated(), summary="Show the presented token")
+async def show_self(services: ServicesHere, actor: ActorHere, response: Response) -> Any:
+    """Needs no permission: whoever holds a token may know what it is."""
+    no_store(response)
+    return await tokens.show_self(services.management, actor)
+
+
+@router.delete("", response_model=TokenAnswer, responses=authenticated(), summary="Revoke the presented token")
+async def revoke_self(
+    services: ServicesHere, actor: ActorHere, response: Response, query: Annotated[RevokeQuery, Query()]
+) -> Any:
+    """Needs no permission, and ends for ever what was issued under it too."""
+    no_store(response)
+    return await tokens.revoke_self(services.management, actor, wait=query.wait)
+
+
+@router.post(
+    "/check",
+    response_model=OwnCheckAnswer,
+    response_model_exclude_none=True,
+    responses=authenticated(409, 413),
+    openapi_extra=body_of(
+        OwnCheck, examples={"one": {"resource": "job", "action": "run", "target": "project:acme/web"}}
+    ),
+    summary="May the presented token do this?",
+)
+async def check_self(
+    services: ServicesHere,
+    actor: ActorHere,
+    response: Response,
+    body: Annotated[OwnCheck, Depends(json_body(OwnCheck))],
+) -> Any:
+    """The same decision as an API server gets. Treat 503 as a deny."""
+    no_store(response)
+    [answer] = await _ask(services, actor, body, [body])
+    return render_decision(answer.decision) | _tail(actor, answer)
+
+
+@router.post(
+    "/check/batch",
+    response_model=OwnBatchAnswer,
+    response_model_exclude_none=True,
+    responses=authenticated(409, 413),
+    openapi_extra=body_of(
+        OwnBatch, examples={"two": {"items": [{"resource": "job", "action": "run", "target": "project:acme/web"}]}}
+    ),
+    summary="May the presented token do these?",
+)
+async def check_self_batch(
+    services: ServicesHere,
+    actor: ActorHere,
+    response: Response,
+    body: Annotated[OwnBatch, Depends(json_body(OwnBatch, BATCH_LIMIT))],
+) -> Any:
+    """Up to 10,000 questions, answered at one revision."""
+    no_store(response)
+    answers = await _ask(services, actor, body, body.items)
+    return {"decisions": [render_decision(answer.decision) for answer in answers]} | _tail(actor, answers[0])
+
+
+async def _ask(services: Services, actor: Actor, common: OwnCommon, items: Sequence[OwnItem]) -> list[Answer]:
+    catalog = common.catalog
+    if catalog is None and len(actor.token.catalogs) == 1:
+        catalog = next(iter(actor.token.catalogs))
+    if catalog is None:
+        message = "this token is for more than one catalog; say which one is meant"
+        raise InvalidInputError("the body has a fault", faults=[Fault("/catalog", "missing_field", message)])
+    question = Question(
+        [item.ask() for item in items],
+        catalog,
+        client_address=actor.client_address,
+        freshly=Freshly(common.at_least, common.fully_consistent),
+    )
+    answers = await services.point.check_own(actor.token, question)
+    if any(answer.decision.reason in TOKEN_REASONS for answer in answers):
+        raise UnauthenticatedError("show a valid token as `Authorization: Bearer`")
+    return answers
+
+
+def render_decision(decision: Decision) -> dict[str, Any]:
+    """A decision for an end client: what is hidden is told in the very bytes of what does not exist (A10)."""
+    if decision.hide and not decision.allowed:
+        return {"decision": "deny", "reason": Reason.TARGET_UNKNOWN, "message": HIDDEN_MESSAGE}
+    found: dict[str, Any] = {
+        "decision": "allow" if decision.allowed else "deny",
+        "reason": decision.reason,
+        "message": describe(decision),
+    }
+    if decision.missing:
+        found["missing"] = [
+            {"permission": item.permission, "boundary": item.boundary.value, "target": item.target}
+            for item in decision.missing
+        ]
+    return found
+
+
+def _tail(actor: Actor, answer: Answer) -> dict[str, Any]:
+    return {"token_id": actor.token.id, "revision": revision_text(answer.stamp)}

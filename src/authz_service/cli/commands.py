@@ -1,0 +1,103 @@
+"""All commands of a full installation, each loading no more than it needs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from authz_service import __version__
+from authz_service.cli import asking, exits, manage, operate
+from authz_service.cli.options import CatalogName, OutputKind, TokenFile, Url
+from authz_service.cli.printing import Output, UsageFault, complain
+from authz_service.client import ClientError
+from authz_service.errors import AuthzError
+
+app: Final = typer.Typer(
+    name="authz",
+    help="A policy decision point for fine-grained access tokens. Begin with `authz dev`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(manage.tokens, name="token")
+app.add_typer(manage.directory, name="directory")
+app.add_typer(manage.catalogs, name="catalog")
+operate.register(app)
+
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="PERMISSION [TARGET]", help="`job:read acme/web`, or `read job acme/web`"),
+]
+
+
+@app.command()
+def whoami(url: Url = None, token_file: TokenFile = None, output: OutputKind = Output.TABLE) -> None:
+    """Show what the token in AUTHZ_TOKEN is, and what it holds."""
+    with asking.connect(url, token_file) as client:
+        raise typer.Exit(asking.whoami(client, output))
+
+
+@app.command("can-i")
+def can_i(
+    words: Words = None,
+    listing: Annotated[bool, typer.Option("--list", help="show all that the token holds")] = False,
+    catalog: CatalogName = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    output: OutputKind = Output.TABLE,
+) -> None:
+    """Ask whether the token in AUTHZ_TOKEN may. Exit status: 0 yes, 1 no, 2 not understood, 3 no answer."""
+    with asking.connect(url, token_file) as client:
+        if listing:
+            raise typer.Exit(asking.can_i_list(client, output))
+        raise typer.Exit(asking.can_i(client, words or [], catalog, output))
+
+
+@app.command()
+def check(
+    words: Words = None,
+    secret_file: Annotated[
+        Path, typer.Option(metavar="FILE", help="the token asked about; `-` is standard input")
+    ] = asking.STDIN,
+    catalog: CatalogName = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    output: OutputKind = Output.TABLE,
+) -> None:
+    """Ask about another token, as a gateway does: AUTHZ_TOKEN needs `decision:evaluate`."""
+    if token_file == secret_file == asking.STDIN:
+        raise UsageFault("standard input holds one token: name a file for the other")
+    with asking.connect(url, token_file) as client:
+        secret = asking.read_secret(secret_file)
+        raise typer.Exit(asking.check(client, words or [], catalog, secret, output))
+
+
+@app.command()
+def version() -> None:
+    """Show the version."""
+    print(__version__)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit status. Errors that somebody can mend are one sentence on stderr."""
+    try:
+        app(list(sys.argv[1:] if arguments is None else arguments), prog_name="authz")
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else exits.USAGE
+    except (ClientError, UsageFault) as error:
+        return asking.failed(error)
+    except AuthzError as error:
+        # Where faults are listed, the message before them says no more than that.
+        complain(error.message.partition(": ")[0] if error.faults else error.message, error.faults)
+        return exits.DENIED
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return exits.OK
+    return exits.OK

@@ -1,0 +1,257 @@
+"""`token`, `directory`, `catalog`: what the HTTP surface manages, by AUTHZ_URL and AUTHZ_TOKEN."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Final
+from urllib.parse import quote
+
+import msgspec
+import typer
+
+from authz_service.cli.asking import connect
+from authz_service.cli.options import OutputKind, TokenFile, Url
+from authz_service.cli.printing import Output, UsageFault, print_json, print_note, print_table
+from authz_service.client import Client
+from authz_service.client.wire import Call
+
+tokens: Final = typer.Typer(help="Issue, list, show and revoke tokens.", no_args_is_help=True)
+directory: Final = typer.Typer(help="Groups, projects, users, memberships.", no_args_is_help=True)
+catalogs: Final = typer.Typer(help="What each API's permissions are.", no_args_is_help=True)
+
+_DAYS: Final = re.compile(r"([0-9]{1,5})d")
+_PAGE: Final = 100
+_IMPORT_SECONDS: Final = 600.0
+
+
+@tokens.command("create")
+def create_token(
+    name: Annotated[str | None, typer.Option(help="what it is for, in a word or two")] = None,
+    catalog: Annotated[str | None, typer.Option(metavar="NAME", help="the API's catalog, as `gitlab`")] = None,
+    permission: Annotated[
+        list[str] | None, typer.Option(metavar="RESOURCE:ACTION", help="a permission; may come several times")
+    ] = None,
+    node: Annotated[
+        list[str] | None, typer.Option(metavar="TARGET", help="where: `project:acme/web`, `group:acme`; may come often")
+    ] = None,
+    reach: Annotated[
+        str | None,
+        typer.Option(help="in place of `--node`: all_memberships, personal_projects, user or instance"),
+    ] = None,
+    owner: Annotated[str | None, typer.Option(help="whom it acts for; yourself by default")] = None,
+    expires: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="`30d`, or a time as `2027-01-31T00:00:00Z`")
+    ] = None,
+    reason: Annotated[str | None, typer.Option(help="why, for whoever approves it")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", metavar="FILE", help="the whole request as JSON, in place of the options")
+    ] = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    output: OutputKind = Output.TABLE,
+) -> None:
+    """Issue a token. Its secret is shown this one time."""
+    if file is not None:
+        body = _read_json(file)
+    else:
+        body = _token_request(name, catalog, permission or [], node or [], reach, owner, expires, reason)
+    with connect(url, token_file) as client:
+        made = client.document(Call("POST", "/v1/tokens", msgspec.json.encode(body)))
+    if output is Output.JSON:
+        print_json(made)
+        return
+    print_note(f"token {made['id']} is {made.get('state', 'made')}; its secret is shown this one time:")
+    print(made["secret"])
+
+
+def _token_request(
+    name: str | None,
+    catalog: str | None,
+    permissions: list[str],
+    nodes: list[str],
+    reach: str | None,
+    owner: str | None,
+    expires: str | None,
+    reason: str | None,
+) -> dict[str, Any]:
+    if not name or not catalog:
+        raise UsageFault("say `--name` and `--catalog`, or give the whole request with `--file`")
+    if bool(nodes) == bool(reach):
+        raise UsageFault("say where it holds: either `--node` or `--reach`")
+    where: dict[str, Any] = {"kind": "selected", "nodes": nodes} if nodes else {"kind": reach}
+    body: dict[str, Any] = {
+        "name": name,
+        "catalog": catalog,
+        "scopes": [{"reach": where, "permissions": permissions}],
+        "owner": owner,
+        "expires_at": None if expires is None else _moment(expires),
+        "reason": reason,
+    }
+    return {key: value for key, value in body.items() if value is not None}
+
+
+def _moment(text: str) -> str:
+    days = _DAYS.fullmatch(text)
+    if days:
+        return (datetime.now(UTC) + timedelta(days=int(days[1]))).strftime("%Y-%m-%dT%H:%M:%SZ")
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageFault(f"`{text}` is no time; write `30d` or `2027-01-31T00:00:00Z`") from error
+    if moment.tzinfo is None:
+        raise UsageFault(f"`{text}` has no time zone; write `{text}Z` for UTC")
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@tokens.command("list")
+def list_tokens(
+    owner: Annotated[str | None, typer.Option(help="only tokens that act for this user")] = None,
+    state: Annotated[str | None, typer.Option(help="only active, early, expired or revoked ones")] = None,
+    search: Annotated[str | None, typer.Option(help="only tokens whose name holds this")] = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    output: OutputKind = Output.TABLE,
+) -> None:
+    """List the tokens that you may see, all of them."""
+    with connect(url, token_file) as client:
+        found = list(_pages(client, "/v1/tokens", {"owner": owner, "state": state, "search": search}))
+    if output is Output.JSON:
+        print_json(found)
+        return
+    columns = ("id", "name", "owner", "kind", "state", "expires_at", "last_used_at")
+    print_table(
+        [column.replace("_", " ") for column in columns], [[_shown(one.get(key)) for key in columns] for one in found]
+    )
+
+
+@tokens.command("show")
+def show_token(
+    token_id: Annotated[str, typer.Argument(metavar="ID", help="the public id, `tok_…`")],
+    url: Url = None,
+    token_file: TokenFile = None,
+    output: OutputKind = Output.TABLE,
+) -> None:
+    """Show one token, without its secret."""
+    with connect(url, token_file) as client:
+        _show(client.document(Call("GET", f"/v1/tokens/{quote(token_id, safe='')}")), output)
+
+
+@tokens.command("revoke")
+def revoke_token(
+    token_id: Annotated[str, typer.Argument(metavar="ID", help="the public id, `tok_…`")],
+    wait: Annotated[bool, typer.Option("--wait", help="until no replica can allow it any more")] = False,
+    url: Url = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Revoke a token for good."""
+    params = {"wait": "true"} if wait else None
+    with connect(url, token_file, timeout=60.0 if wait else 10.0) as client:
+        client.document(Call("DELETE", f"/v1/tokens/{quote(token_id, safe='')}", params=params))
+    print_note(f"{token_id} is revoked" + (" everywhere" if wait else ""))
+
+
+@directory.command("import")
+def import_directory(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="one change a line, as JSON; `-` is standard input")],
+    source: Annotated[str | None, typer.Option(help="the directory source of lines that name none")] = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    output: OutputKind = Output.TABLE,
+) -> None:
+    """Bring groups, projects, users and memberships up to date: the whole file, or nothing of it."""
+    body = _read_bytes(file)
+    call = Call(
+        "POST",
+        "/v1/directory/import",
+        body,
+        {"source": source} if source is not None else None,
+        content_type="application/x-ndjson",
+    )
+    with connect(url, token_file, timeout=_IMPORT_SECONDS) as client:
+        done = client.document(call)
+    if output is Output.JSON:
+        print_json(done)
+        return
+    counts = done.get("counts", {})
+    print_table(("what", "how many"), [(what.replace("_", " "), many) for what, many in counts.items()])
+
+
+@catalogs.command("list")
+def list_catalogs(url: Url = None, token_file: TokenFile = None, output: OutputKind = Output.TABLE) -> None:
+    """List the catalogs."""
+    with connect(url, token_file) as client:
+        found = list(_pages(client, "/v1/catalogs", {}))
+    if output is Output.JSON:
+        print_json(found)
+        return
+    columns = list(dict.fromkeys(key for one in found for key, value in one.items() if not isinstance(value, dict)))
+    print_table(
+        [column.replace("_", " ") for column in columns], [[_shown(one.get(key)) for key in columns] for one in found]
+    )
+
+
+@catalogs.command("show")
+def show_catalog(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="`gitlab`, or `gitlab@1`")],
+    url: Url = None,
+    token_file: TokenFile = None,
+    output: OutputKind = Output.TABLE,
+) -> None:
+    """Show one catalog."""
+    with connect(url, token_file) as client:
+        _show(client.document(Call("GET", f"/v1/catalogs/{quote(name, safe='@')}")), output)
+
+
+def _pages(client: Client, path: str, wanted: Mapping[str, str | None]) -> Iterator[dict[str, Any]]:
+    """Every item of a list, page by page: never silently cut."""
+    params = {key: value for key, value in wanted.items() if value is not None} | {"limit": str(_PAGE)}
+    while True:
+        page = client.document(Call("GET", path, params=params))
+        yield from page["items"]
+        cursor = page.get("next_cursor")
+        if not cursor:
+            return
+        params["cursor"] = cursor
+
+
+def _show(document: Mapping[str, Any], output: Output) -> None:
+    if output is Output.JSON:
+        print_json(document)
+        return
+    print_table(
+        ("", ""), [(key.replace("_", " "), _shown(value)) for key, value in document.items() if value not in (None, [])]
+    )
+
+
+def _shown(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case str():
+            return value
+        case bool():
+            return "yes" if value else "no"
+        case Mapping() if "username" in value:
+            return str(value["username"])
+        case Mapping() | list():
+            return msgspec.json.encode(value).decode()
+    return str(value)
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return msgspec.json.decode(_read_bytes(file))
+    except msgspec.DecodeError as error:
+        raise UsageFault(f"`{file}` is no JSON: {error}") from error
+
+
+def _read_bytes(file: Path) -> bytes:
+    if file == Path("-"):
+        return typer.get_binary_stream("stdin").read()
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise UsageFault(f"`{file}` cannot be read: {(error.strerror or 'no such file').lower()}") from error

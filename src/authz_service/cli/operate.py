@@ -1,0 +1,101 @@
+"""`serve`, `migrate`, `bootstrap`, `dev`: for whoever runs the service."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from authz_service.cli.options import OutputKind
+from authz_service.cli.printing import Output, UsageFault, print_json, print_note
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command()(dev)
+    app.command()(serve)
+    app.command()(migrate)
+    app.command()(bootstrap)
+
+
+def dev(
+    port: Annotated[int | None, typer.Option(help="where to listen; 8080 by default, 0 for any free port")] = None,
+    data: Annotated[Path, typer.Option(metavar="DIR", help="where database and secrets are kept")] = Path(".authz"),
+    ready_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="written when the service answers: URL and tokens, as JSON")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="processes that answer")] = 1,
+    database_url: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="a PostgreSQL to use; else DATABASE_URL, else one of its own is started"),
+    ] = None,
+) -> None:
+    """Try it: a service with a database of its own, demo data, tokens, and a question to paste."""
+    from authz_service.cli.dev import Dev
+
+    Dev(data, port=port, ready_file=ready_file, workers=workers, database_url=database_url).run()
+
+
+def serve() -> None:
+    """Serve, by settings from the environment (AUTHZ_DATABASE_URL, AUTHZ_PEPPERS, …)."""
+    from authz_service.cli.preflight import check_database
+    from authz_service.cli.serving import listen_as
+    from authz_service.cli.serving import serve as serve_on
+    from authz_service.config import LogFormat, load_settings, unknown_settings
+    from authz_service.telemetry import configure_logging, logger
+
+    settings = load_settings()
+    configure_logging(json=settings.log_format is LogFormat.JSON, level=settings.log_level)
+    log = logger()
+    for name in unknown_settings():
+        log.warning("this setting is not known", name=name)
+    with listen_as(settings) as listening:
+        budget = asyncio.run(check_database(settings))
+        log.info("connections", **budget.fields())
+        if budget.too_many:
+            log.warning("the database takes fewer connections than the workers may open", **budget.fields())
+        serve_on(settings, listening, lambda: log.info("answering", url=listening.url, workers=settings.workers))
+    log.info("stopped")
+
+
+def migrate() -> None:
+    """Bring the database's tables to what this version needs. Safe to repeat, and from several replicas at once."""
+    from authz_service.config import load_settings
+    from authz_service.store.schema import migrate as bring_up
+
+    settings = load_settings(peppers=False)
+    revision = asyncio.run(bring_up(settings.direct_dsn or settings.dsn))
+    print_note(f"the database has schema {revision}")
+
+
+def bootstrap(
+    username: Annotated[str, typer.Option(help="the admin's username; made when there is no such user")] = "admin",
+    days: Annotated[int, typer.Option(min=1, max=365, help="for how long the token works")] = 30,
+    break_glass: Annotated[
+        bool, typer.Option("--break-glass", help="although there is an admin: for when all are locked out")
+    ] = False,
+    output: OutputKind = Output.TABLE,
+) -> None:
+    """Make the first admin and a token for them, with access to the database alone."""
+    from authz_service.app import open_management
+    from authz_service.cli.first import make_admin
+    from authz_service.config import load_settings
+    from authz_service.directory.model import SEGMENT
+
+    if not SEGMENT.fullmatch(username):
+        raise UsageFault(f"`{username}` is no username; take ASCII letters, digits, `_`, `-` and `.`")
+    settings = load_settings()
+
+    async def work() -> tuple[str, str]:
+        async with open_management(settings) as management:
+            return await make_admin(management, username, lifetime=timedelta(days=days), break_glass=break_glass)
+
+    token_id, secret = asyncio.run(work())
+    if output is Output.JSON:
+        print_json({"id": token_id, "secret": secret, "owner": username})
+        return
+    print_note(f"`{username}` is an admin; {token_id} works for {days} days, and its secret is shown this one time:")
+    print(secret)

@@ -1,0 +1,120 @@
+"""One worker: the application on a socket, from its lifespan's start to the end of its last request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import uvicorn
+
+from authz_service.app import create_app
+from authz_service.cli.listening import BACKLOG
+from authz_service.config import LogFormat, Settings, load_settings
+from authz_service.errors import AuthzError
+from authz_service.telemetry import configure_logging
+
+SOCKET_FD: Final = "AUTHZ_WORKER_SOCKET"
+READY_FD: Final = "AUTHZ_WORKER_READY"
+LIFELINE_FD: Final = "AUTHZ_WORKER_LIFELINE"
+"""Numbers of inherited files: what to listen at, where to say that it answers, and what closes when the owner dies."""
+WORKER_VARIABLES: Final = (SOCKET_FD, READY_FD, LIFELINE_FD)
+CANNOT_START: Final = 4
+"""The exit status of a worker that said on stderr why it cannot start."""
+
+_KEEP_ALIVE_SECONDS: Final = 75  # longer than gateways keep idle connections: they close first, and no call is lost
+
+
+class Server(uvicorn.Server):
+    """uvicorn with our signals: its own end the process before the application's lifespan is over.
+
+    `on_answering` is called when the service answers; what it raises ends the service.
+    """
+
+    def __init__(self, config: uvicorn.Config, on_answering: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_answering = on_answering
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        # In a thread: whoever hears of it may ask the service itself.
+        await asyncio.to_thread(self._on_answering)
+
+    def stop(self) -> None:
+        """Stop accepting and finish what is under way; asked again, do not wait for it."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+def run_worker(
+    settings: Settings, bound: socket.socket, on_answering: Callable[[], None], *, lifeline: int | None = None
+) -> None:
+    """Serve until SIGINT or SIGTERM, or until the lifeline's other end closes. Raises what the lifespan raises."""
+    import uvloop  # here: not every platform has it
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(settings, bound, on_answering, lifeline))
+
+
+async def _serve(
+    settings: Settings, bound: socket.socket, on_answering: Callable[[], None], lifeline: int | None
+) -> None:
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app.state.hot,
+        http="httptools",
+        ws="none",
+        lifespan="off",  # entered below, so that its errors are ours to tell
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,  # a client's own word about its address counts for nothing
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout),
+    )
+    server = Server(config, on_answering)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, server.stop)
+    if lifeline is not None:
+        loop.add_reader(lifeline, server.stop)
+    try:
+        async with app.router.lifespan_context(app):
+            if not server.should_exit:
+                await server.serve(sockets=[bound])
+    finally:
+        if lifeline is not None:
+            loop.remove_reader(lifeline)
+
+
+def main() -> int:
+    """What the supervisor starts: settings from the environment, the socket and the pipes inherited."""
+    bound, ready, lifeline = (int(os.environ.pop(name)) for name in WORKER_VARIABLES)
+    settings = load_settings()
+    configure_logging(json=settings.log_format is LogFormat.JSON, level=settings.log_level)
+
+    def say_ready() -> None:
+        os.write(ready, b"1")
+        os.close(ready)
+
+    try:
+        run_worker(settings, socket.socket(fileno=bound), say_ready, lifeline=lifeline)
+    except AuthzError as error:
+        print(f"authz: {error.message}", file=sys.stderr)
+        return CANNOT_START
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

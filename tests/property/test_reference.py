@@ -1,0 +1,101 @@
+"""The engine decides as the rules say: the same answers as the naive reference, in every drawn world."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, note
+from hypothesis import strategies as st
+from tests.property.drawn import DECISIONS, Drawn, decisions, draw, drawn_worlds
+from tests.reference import naive
+from tests.support.memory_world import decide_in
+
+from authz_service.engine.case import open_case
+from authz_service.engine.model import Decision, PermissionRequest, Reason
+from authz_service.engine.places import Place
+from authz_service.engine.spot import has_spots, spot_at
+
+SHARDS = 4
+BEFORE_THE_ENGINE = {Reason.MALFORMED_TOKEN, Reason.BAD_PATH, Reason.SCHEMA_REQUIRED}
+"""Given where the secret, the URL and the query are read: no rows can show them."""
+POLICY = {
+    Reason.POLICY_FORBIDS_KIND,
+    Reason.LIFETIME_EXCEEDS_POLICY,
+    Reason.APPROVAL_PENDING,
+    Reason.APPROVAL_DENIED,
+    Reason.APPROVAL_REVOKED,
+}
+
+
+def compared(decision: Decision) -> tuple[object, ...]:
+    """All of a decision but `target`, which is for messages."""
+    return (
+        decision.allowed,
+        decision.reason,
+        decision.missing,
+        decision.hide,
+        decision.absent,
+        decision.failed_token,
+    )
+
+
+@pytest.mark.parametrize("shard", range(SHARDS))
+@given(number=st.integers(0, 2**32 - 1))
+@decisions(DECISIONS // SHARDS)
+def test_the_engine_decides_as_the_naive_reference_does(shard: int, number: int):
+    drawn = draw(f"{shard}/{number}")
+    for token, request in drawn.questions:
+        expected = naive.decide(drawn.rows, token, request)
+        found = decide_in(drawn.world, token, request)
+        if compared(found) != compared(expected):
+            note(f"{drawn}: {token} asks {request}")
+            note(f"reference: {expected}")
+            note(f"engine:    {found}")
+        assert compared(found) == compared(expected)
+
+
+def test_drawn_worlds_reach_every_reason_and_allow_about_half_the_time():
+    reached: Counter[Reason] = Counter()
+    for seed in range(80):
+        reached.update(decision.reason for decision in draw(seed).decide())
+    assert set(Reason) - set(reached) == BEFORE_THE_ENGINE | POLICY
+    allowed = sum(count for reason, count in reached.items() if reason.value.startswith("granted"))
+    assert 0.4 < allowed / reached.total() < 0.6
+
+
+@given(drawn=drawn_worlds())
+@decisions(DECISIONS // 10)
+def test_a_spot_answers_as_the_engine_does(drawn: Drawn):
+    """The masks that the hot path remembers say of every permission what a bare check says."""
+    for token_id, request in drawn.questions:
+        token = drawn.world.token(token_id)
+        ask = request.ask
+        if token is None or not isinstance(ask, PermissionRequest) or ask.target is None:
+            continue
+        catalog = naive.catalog_of(drawn.rows, token, request.catalog)
+        if catalog is None or request.version not in (None, catalog.version) or not has_spots(token, catalog):
+            continue
+        case = open_case(token, catalog, drawn.world, request)
+        place = case.places.parse(ask.target)
+        if place is None or naive.token_fault(drawn.rows, token, catalog, request) is not None:
+            continue
+        check_spot(drawn, token_id, request, place)
+
+
+def check_spot(drawn, token_id, request, place: Place) -> None:
+    token = drawn.world.token(token_id)
+    catalog = drawn.world.catalog(request.catalog, token.catalogs[request.catalog])
+    spot = spot_at(open_case(token, catalog, drawn.world, request), place)
+    for permission in catalog.permissions:
+        asked = PermissionRequest(permission.name, request.ask.target)
+        decision = naive.decide(drawn.rows, token_id, naive.replace(request, ask=asked))
+        number = spot.numbers[permission.resource, permission.action]
+        assert number == permission.number
+        if spot.allowed >> number & 1:
+            assert decision.reason is Reason.GRANTED
+        elif spot.deniable >> number & 1:
+            elsewhere = bool(spot.elsewhere >> number & 1)
+            assert decision.reason is (Reason.OUTSIDE_REACH if elsewhere else Reason.PERMISSION_MISSING)
+            assert decision.hide is spot.hide
+            assert [(item.boundary, item.target) for item in decision.missing] == [(spot.boundary, spot.text)]
