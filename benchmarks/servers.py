@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import http.client
 import os
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,7 +25,7 @@ class ServerError(Exception):
 
 
 class Server:
-    """One process from `with` to its end. `ready` is the port that answers when it is."""
+    """One process from `with` to its end. It is ready when the port answers, and `path` with 200 where one is given."""
 
     def __init__(
         self,
@@ -34,14 +36,16 @@ class Server:
         cores: Sequence[int],
         folder: Path,
         environment: Mapping[str, str] | None = None,
+        path: str | None = None,
         patience: float = 60.0,
     ) -> None:
         self.name = name
         self._command = list(command)
         self._ready = ready
+        self._path = path
         self._cores = tuple(cores)
         self._log = folder / f"{name}.log"
-        self._environment = {**os.environ, **(environment or {})}
+        self._environment = dict(os.environ if environment is None else environment)
         self._patience = patience
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -90,7 +94,7 @@ class Server:
 
     def _wait(self) -> None:
         end = time.monotonic() + self._patience
-        while not answers(self._ready):
+        while not answers(self._ready, self._path):
             process = self._process
             if process is None or process.poll() is not None or time.monotonic() > end:
                 said = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
@@ -105,7 +109,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def answers(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=1):
-        return True
-    return False
+def answers(port: int, path: str | None) -> bool:
+    connection = http.client.HTTPConnection(HOST, port, timeout=2)
+    try:
+        connection.connect()
+        if path is None:
+            return True
+        connection.request("GET", path)
+        return connection.getresponse().status == HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

@@ -10,9 +10,6 @@ from sqlalchemy import Connection, text
 from authz_service.store.connect import Timeouts, create_engine
 from authz_service.store.tables import metadata
 
-# A migration that waits for a lock holds up every query behind it: better that it fails and is run again.
-LOCK_TIMEOUT = "5s"
-
 
 def run(connection: Connection) -> None:
     context.configure(
@@ -22,8 +19,9 @@ def run(connection: Connection) -> None:
         compare_server_default=True,
         transaction_per_migration=True,
     )
+    timeout = context.config.attributes.get("lock_timeout", "5s")
     with context.begin_transaction():
-        connection.execute(text("select set_config('lock_timeout', :timeout, false)"), {"timeout": LOCK_TIMEOUT})
+        connection.execute(text("select set_config('lock_timeout', :timeout, false)"), {"timeout": timeout})
         context.run_migrations()
 
 

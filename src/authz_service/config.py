@@ -172,11 +172,11 @@ _NO_PEPPERS: Final = (
 
 
 def load_settings(
-    environ: Mapping[str, str] | None = None, *, peppers: bool = True, database: bool = True, **given: object
+    environ: Mapping[str, str] | None = None, *, without_peppers: bool = False, **given: object
 ) -> Settings:
     """Settings from `given`, else from the environment. Raises StartError with a fault for everything that is wrong.
 
-    `peppers` and `database` say what the command cannot do without.
+    `without_peppers` is for commands that touch no token.
     """
     values = {**_from_environment(os.environ if environ is None else environ), **given}
     faults: list[Fault] = []
@@ -187,7 +187,7 @@ def load_settings(
         # Once more without what is wrong, so that contradictions among the rest are told in the same breath.
         wrong = {str(one["loc"][0]) for one in error.errors() if one["loc"]}
         settings = Settings(**{name: value for name, value in values.items() if name not in wrong})
-    faults += _contradictions(settings, peppers=peppers, database=database)
+    faults += _contradictions(settings, without_peppers=without_peppers)
     if faults:
         listed = "; ".join(f"{fault.where}: {fault.message}" for fault in faults)
         raise StartError(f"the service cannot start as configured: {listed}", faults=faults)
@@ -252,9 +252,9 @@ def _faults_of(error: ValidationError) -> Iterator[Fault]:
         yield Fault(variable, "invalid", message[:1].lower() + message[1:])
 
 
-def _contradictions(settings: Settings, *, peppers: bool, database: bool) -> Iterable[Fault]:
+def _contradictions(settings: Settings, *, without_peppers: bool) -> Iterable[Fault]:
     """What each setting alone cannot show."""
-    if database and settings.database_url is None:
+    if settings.database_url is None:
         yield Fault("AUTHZ_DATABASE_URL", "missing", _NO_DATABASE)
     if settings.database_direct_url is not None and settings.database_url is None:
         yield Fault(
@@ -291,7 +291,7 @@ def _contradictions(settings: Settings, *, peppers: bool, database: bool) -> Ite
         yield Fault("AUTHZ_TOKEN_PREFIX", "invalid", "write 1 to 16 ASCII letters and digits")
     if settings.peppers is not None and settings.peppers_file is not None:
         yield Fault("AUTHZ_PEPPERS_FILE", "contradiction", "AUTHZ_PEPPERS is set too; set one of them")
-    elif peppers:
+    elif not without_peppers:
         try:
             read_peppers(settings)
         except StartError as error:

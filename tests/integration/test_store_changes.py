@@ -31,7 +31,7 @@ from authz_service.store.changes import (
 from authz_service.store.database import Database
 
 WRITERS = 16
-WRITES = 25
+WRITES = 15
 
 
 @pytest.fixture
@@ -179,8 +179,7 @@ async def test_a_pruned_log_keeps_the_newest(database: Database):
     assert [row.revision for row in (await poll(database, 0)).changes] == [3, 4, 5]
 
 
-@pytest.mark.parametrize("known_first", [True, False])
-async def test_a_later_revision_is_never_seen_before_an_earlier_one(database: Database, known_first: bool):
+async def test_a_later_revision_is_never_seen_before_an_earlier_one(database: Database):
     """The first writer takes its revision and waits; the second must not commit before it."""
     took, go = asyncio.Event(), asyncio.Event()
 
@@ -198,6 +197,22 @@ async def test_a_later_revision_is_never_seen_before_an_earlier_one(database: Da
     assert (await poll(database, 0)).head.revision == 0
     go.set()
     assert (await slow).revision < (await fast).revision
+
+
+async def test_a_sequence_in_place_of_the_counter_would_lose_a_change(database: Database):
+    """Why there is a counter at all: the anomaly, shown without it."""
+    async with database.transaction() as conn:
+        await conn.execute(text("create sequence numbers"))
+        await conn.execute(text("create table log (rev bigint)"))
+    take, seen = text("insert into log values (nextval('numbers'))"), text("select rev from log where rev > :at")
+    async with database.transaction() as slow, database.read() as reader:
+        await slow.execute(take)
+        async with database.transaction() as fast:
+            await fast.execute(take)
+        first = (await reader.execute(seen, {"at": 0})).scalars().all()
+        await slow.commit()
+        rest = (await reader.execute(seen, {"at": max(first)})).scalars().all()
+        assert (first, rest) == ([2], []), "revision 1 is committed, and the reader will never ask for it"
 
 
 async def test_a_reader_misses_nothing_of_sixteen_writers(database: Database):

@@ -12,9 +12,10 @@ from tests.property.worlds import DAY, NOW, UPSTREAM_NODES
 from tests.reference.rows import Rows
 from tests.support.memory_world import MemoryWorld, decide_in
 
-from authz_service.directory.model import NodeKind, UserState
+from authz_service.directory.model import DEFAULT_SOURCE, NodeKind, UserState
+from authz_service.engine.decide import decide
 from authz_service.engine.model import Decision, OperationRequest, PermissionRequest, Reason, Request
-from authz_service.tokens.model import Conditions, Reach, ReachKind, Scope, Token, TokenKind
+from authz_service.tokens.model import Conditions, Reach, ReachKind, Scope, Token, TokenId, TokenKind
 
 SOME = decisions(DECISIONS // 10)
 WITHOUT_SCOPES = {Reason.GRANTED_OPEN, Reason.GRANTED_PUBLIC_READ}
@@ -176,16 +177,15 @@ def written(request: Request) -> list[str]:
 def test_node_ids_of_another_type_select_nothing(drawn: Drawn):
     """A directory id is a number: its digits as a text are no id, and cover no more than no node at all."""
 
-    def changed(token: Token, *, as_text: bool) -> Token:
-        scopes = []
-        for scope in token.scopes:
-            kept = [str(node) for node in scope.reach.nodes] if as_text else []
-            nodes = tuple(node if isinstance(node, str) else str(node) for node in kept)
-            scopes.append(replace(scope, reach=replace(scope.reach, nodes=nodes)))
+    def with_nodes(token: Token, *, as_text: bool) -> Token:
+        scopes = [
+            replace(scope, reach=replace(scope.reach, nodes=tuple(map(str, scope.reach.nodes)) if as_text else ()))
+            for scope in token.scopes
+        ]
         return replace(token, scopes=tuple(scopes))
 
-    texts = MemoryWorld(drawn.with_tokens(lambda token: changed(token, as_text=True)))
-    empty = MemoryWorld(drawn.with_tokens(lambda token: changed(token, as_text=False)))
+    texts = MemoryWorld(drawn.with_tokens(lambda token: with_nodes(token, as_text=True)))
+    empty = MemoryWorld(drawn.with_tokens(lambda token: with_nodes(token, as_text=False)))
     upstream = {catalog.name for catalog in drawn.rows.catalogs if catalog.upstream}
     for token, request in drawn.questions:
         if request.catalog not in upstream:
@@ -197,34 +197,14 @@ def test_node_ids_of_another_type_select_nothing(drawn: Drawn):
 def test_external_ids_compare_exactly(drawn: Drawn):
     """`project:042` is not `project:42`, and no project is found by a group's id."""
     known = {(node.source, node.kind, node.external_id) for node in drawn.rows.nodes}
-    token = next((token for token in drawn.rows.tokens if "forge" in token.catalogs), None)
-    if token is None:
-        return
-    catalog = drawn.world.catalog("forge", token.catalogs["forge"])
-    assert catalog is not None
-    free = replace(
-        token,
-        parent=None,
-        owner=next(user.id for user in drawn.rows.users),
-        conditions=Conditions(),
-        not_before=None,
-        expires_at=None,
-        revoked_at=None,
-    )
+    catalog = next(catalog for catalog in drawn.rows.catalogs if catalog.name == "forge")
     users = [replace(user, state=UserState.ACTIVE) for user in drawn.rows.users]
     world = MemoryWorld(replace(drawn.rows, users=users))
-    for node in drawn.rows.nodes:
+    token = Token(TokenId("tok_free"), users[0].id, {"forge": catalog.version})
+    for external_id in [node.external_id for node in drawn.rows.nodes if node.external_id is not None]:
         for kind in (NodeKind.PROJECT, NodeKind.GROUP, NodeKind.USER):
-            for written_id in (f"{node.external_id}", f"0{node.external_id}", f"{node.external_id}0"):
-                if node.external_id is None:
-                    continue
-                ask = PermissionRequest(catalog.permissions[0].name, f"{kind.value}:{written_id}")
-                decision = decide_one(world, free, Request("forge", ask, NOW))
-                exists = ("default", kind, written_id) in known
+            for digits in (external_id, f"0{external_id}", f"{external_id}0"):
+                ask = PermissionRequest(catalog.permissions[0].name, f"{kind.value}:{digits}")
+                decision = decide(token, world, Request("forge", ask, NOW))
+                exists = (DEFAULT_SOURCE, kind, digits) in known
                 assert (decision.reason is Reason.TARGET_UNKNOWN) is not exists
-
-
-def decide_one(world: MemoryWorld, token: Token, request: Request) -> Decision:
-    from authz_service.engine.decide import decide
-
-    return decide(token, world, request)

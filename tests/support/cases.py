@@ -16,6 +16,10 @@ from authz_service.engine.model import Missing, Reason
 FOLDER = Path(__file__).parent.parent / "cases"
 SHOWN = "shown"
 """The label of a token that a case writes down in place."""
+CASE_KEYS = (
+    *("name", "rules", "world", "then", "token", "secret", "catalog", "ask", "attributes", "client_address"),
+    *("allow", "deny", "missing", "hide", "absent", "failed", "where"),
+)
 _MISSING = re.compile(r"(\S+)@(\S+) on (\S+)")
 
 
@@ -105,10 +109,7 @@ def _load_file(path: Path) -> Iterator[Case]:
 
 
 def _case(file: str, common: Mapping[str, Any], written: Mapping[str, Any]) -> Case:
-    only_keys(
-        str(written["name"]), written, "name", "rules", "world", "then", "token", "secret", "catalog", "ask", "attributes",
-        "client_address", "allow", "deny", "missing", "hide", "absent", "failed", "where",
-    )  # fmt: skip
+    only_keys(str(written["name"]), written, *CASE_KEYS)
     merged = _merge(common, written.get("world") or {})
     only_keys("world", merged, "catalogs", "users", "nodes", "members", "tokens")
     tokens = dict(merged.get("tokens") or {})

@@ -123,6 +123,12 @@ async def test_an_unknown_path_and_method_are_problems_too():
     assert wrong.headers["allow"] == "GET"
 
 
+async def test_an_error_of_the_framework_becomes_a_problem_of_ours():
+    answer = await get("/odd")
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_body")
+    assert "stout" not in answer.text
+
+
 async def test_a_wrong_parameter_is_400_and_named():
     answer = await get("/fine?number=x")
     assert answer.status_code == 400

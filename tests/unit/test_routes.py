@@ -80,6 +80,12 @@ def test_the_base_path_matches_exactly_or_not_at_all(target, expected, case_sens
     assert fault(routes.resolve("GET", target)) is expected
 
 
+def test_a_base_path_with_capitals_is_no_other():
+    routes = router("GET /version", base_path="/Api")
+    assert routes.resolve("GET", "/Api/version") == Match("GET /version", {})
+    assert fault(routes.resolve("GET", "/api/version")) is RouteFault.BAD_PATH
+
+
 @pytest.mark.parametrize("base_path", ["/", "api", "/api/", "/api//v4", "/api/../v4", "/.hidden", "/a%20b", "/a?b"])
 def test_a_base_path_that_could_never_compare_is_refused(base_path):
     with pytest.raises(ValueError, match="is no base path"):
@@ -115,6 +121,8 @@ def test_a_segment_may_hold_several_parameters_as_long_as_they_part_in_one_way()
     )
     assert fault(routes.resolve("GET", "/compare/a...b...c")) is RouteFault.BAD_PATH
     assert fault(routes.resolve("GET", "/compare/a....b")) is RouteFault.BAD_PATH
+    assert fault(router("GET /{a}x{b}").resolve("GET", "/1x2X3")) is RouteFault.BAD_PATH
+    assert router("GET /{a}x{b}").resolve("GET", "/1x2") == Match("GET /{a}x{b}", {"a": "1", "b": "2"})
     assert fault(routes.resolve("GET", "/compare/...b")) is RouteFault.OPERATION_UNKNOWN
     found = routes.resolve("GET", "/v2/Packages(Id='O'Neil',Version='1.0')")
     assert isinstance(found, Match)
@@ -146,6 +154,20 @@ def test_of_two_that_span_segments_the_last_takes_one():
         "GET /maven/*path/:file_name", {"path": "a/b", "file_name": "c.jar"}
     )
     assert fault(routes.resolve("GET", "/maven/c.jar")) is RouteFault.OPERATION_UNKNOWN
+
+
+def test_what_spans_segments_spans_one_at_least():
+    routes = router("GET /contents/*path", "GET /a/*x/*y/z")
+    assert fault(routes.resolve("GET", "/contents")) is RouteFault.OPERATION_UNKNOWN
+    assert routes.resolve("GET", "/a/1/2/z") == Match("GET /a/*x/*y/z", {"x": "1", "y": "2"})
+    assert fault(routes.resolve("GET", "/a/1/z")) is RouteFault.OPERATION_UNKNOWN
+
+
+def test_many_ways_to_span_are_not_all_tried():
+    """Without a memory of what failed this takes years."""
+    routes = router("GET /*a/*b/*c/*d/*e/*f/q", "GET /*a/x/*b/x/*c/x/*d/x/*e/q")
+    assert fault(routes.resolve("GET", "/x" * 127)) is RouteFault.OPERATION_UNKNOWN
+    assert isinstance(routes.resolve("GET", "/x" * 127 + "/q"), Match)
 
 
 def test_an_optional_part_may_be_there_or_not():
@@ -224,6 +246,19 @@ def test_what_names_a_project_a_group_or_a_namespace_may_be_a_full_path(kind):
     assert routes.resolve("GET", "/places/a%2Fb") == Match("GET /places/:id", {"id": "a/b"})
 
 
+def test_a_full_path_may_stand_beside_text():
+    routes = router(operation("GET /projects/:id.json", ParameterKind.PROJECT, "id"))
+    assert routes.resolve("GET", "/projects/acme%2Fweb.json") == Match("GET /projects/:id.json", {"id": "acme/web"})
+
+
+def test_what_an_open_operation_names_may_be_a_full_path():
+    target = Target(TargetKind.PARAMETER, ("id",), ParameterKind.PROJECT)
+    badge = Operation(
+        "GET /badges/:id", OperationKind.REST, open=True, open_at=target, method="GET", path="/badges/:id"
+    )
+    assert router(badge).resolve("GET", "/badges/acme%2Fweb") == Match(badge.id, {"id": "acme/web"})
+
+
 def test_the_name_of_a_user_has_no_slash():
     routes = router(operation("GET /users/:id", ParameterKind.USER, "id"))
     assert fault(routes.resolve("GET", "/users/acme%2Fdana")) is RouteFault.BAD_PATH
@@ -299,6 +334,12 @@ def test_a_match_can_be_written_as_a_path_again():
         "/api/v4/files/a/%C3%A9/x%20y.zip"
     )
     assert routes.format_target("GET /groups/:id/(-/)epics", {"id": "7"}) == "/api/v4/groups/7/-/epics"
+
+
+def test_a_value_is_written_so_that_no_other_operation_takes_it():
+    routes = router("GET /npm/*name", "GET /npm/*name/-/:file", encoded=("name",))
+    assert routes.format_target("GET /npm/*name", {"name": "@a/b"}) == "/npm/@a/b"
+    assert routes.format_target("GET /npm/*name", {"name": "a/-/b"}) == "/npm/a%2F-%2Fb"
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,13 @@ def test_a_target_between_parameters_that_span_segments_is_refused(path):
         Router([operation(f"GET {path}", "id")])
 
 
+def test_whose_account_it_is_has_one_extent_too():
+    item = Item("thing:read", NodeKind.USER, Target(TargetKind.SELF, owner_is="id"))
+    path = "/a/*rest/*id"
+    with pytest.raises(RouteClashError, match="has no certain extent"):
+        Router([Operation(f"GET {path}", OperationKind.REST, (RequirementSet((item,)),), method="GET", path=path)])
+
+
 @pytest.mark.parametrize("path", ["/a/:id/*more/*rest", "/a/*more/*rest/x/:id", "/a/*id", "/a/*more/:id"])
 def test_a_target_beside_them_has_one_extent(path):
     Router([operation(f"GET {path}", "id")])

@@ -208,6 +208,7 @@ def test_text_that_only_some_readers_would_see_in_a_parameter_is_refused():
 def test_letters_that_fold_to_ascii_are_no_way_around_a_text():
     routes = Router([operation(each) for each in ("GET /a/tokens", "GET /a/:x")])
     assert refused("/a/to%E2%84%AAens", routes=routes) is RouteFault.BAD_PATH  # the Kelvin sign folds to k
+    assert refused("/a/token%C5%BF", routes=routes) is RouteFault.BAD_PATH  # and the long s to s
 
 
 def test_an_escape_is_never_cut_in_two():

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Final
 
-from authz_service.catalog.canonical import decode, mask
+from authz_service.catalog.canonical import mask
 from authz_service.catalog.model import Operation, ParameterKind, Target
 from authz_service.catalog.paths import PathTemplate, PieceKind, Segment
 
@@ -47,14 +47,13 @@ class Mixed:
 
         `key` is the segment as text compares here, `fold` the segment decoded and without its case.
         """
-        spans, once = _cut(self.texts, mask(key))
-        others, sure = _cut(tuple(text.casefold() for text in self.texts), fold)
+        spans = _cut(self.texts, mask(key))
+        folded = tuple(text.casefold() for text in self.texts)
+        others = _cut(folded, fold)
         if spans is None:
             return None if others is None else ([""] * (len(self.texts) - 1), False)
-        values = [raw[start:end] for start, end in spans]
-        if not once or not sure or others is None:
-            return values, False
-        return values, [decode(value).casefold() for value in values] == [fold[start:end] for start, end in others]
+        # Every exact reading is one without case too, so where there is one of those, there is one in all.
+        return [raw[start:end] for start, end in spans], _cuts_once(folded, fold, others or [])
 
     def clashes_with(self, other: Mixed) -> bool:
         """Whether one segment may fit both, and neither is a special case of the other."""
@@ -68,17 +67,8 @@ class Mixed:
         return one_parameter and self.texts[0].startswith(other.texts[0]) and self.texts[-1].endswith(other.texts[-1])
 
 
-def _cut(texts: tuple[str, ...], text: str) -> tuple[list[Span] | None, bool]:
-    """Where the parameters between `texts` lie, as far to the left as can be, and whether they can lie nowhere else."""
-    spans = _cut_left(texts, text)
-    if spans is None or len(spans) == 1:
-        return spans, True
-    mirrored = _cut_left(tuple(part[::-1] for part in reversed(texts)), text[::-1])
-    size = len(text)
-    return spans, mirrored is not None and spans == [(size - end, size - start) for start, end in reversed(mirrored)]
-
-
-def _cut_left(texts: tuple[str, ...], text: str) -> list[Span] | None:
+def _cut(texts: tuple[str, ...], text: str) -> list[Span] | None:
+    """Where the parameters between `texts` lie, as far to the left as can be."""
     start, end = len(texts[0]), len(text) - len(texts[-1])
     if start >= end or not text.startswith(texts[0]) or not text.endswith(texts[-1]):
         return None
@@ -90,6 +80,14 @@ def _cut_left(texts: tuple[str, ...], text: str) -> list[Span] | None:
         spans.append((start, found))
         start = found + len(part)
     return [*spans, (start, end)]
+
+
+def _cuts_once(texts: tuple[str, ...], text: str, spans: list[Span]) -> bool:
+    """Whether the parameters lie in the same places as far to the right as can be, so that there are no others."""
+    if len(texts) == 2:
+        return True
+    mirrored = _cut(tuple(part[::-1] for part in reversed(texts)), text[::-1]) or []
+    return spans == [(len(text) - end, len(text) - start) for start, end in reversed(mirrored)]
 
 
 @dataclass(frozen=True, slots=True)

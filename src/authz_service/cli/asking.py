@@ -50,14 +50,18 @@ def read_secret(source: Path) -> str:
 
 def whoami(client: Client, output: Output) -> int:
     """The token in use: what it is, whose, until when, and what it holds."""
-    me = client.whoami()
-    if output is Output.JSON:
-        print_json(me.document)
-        return exits.OK
-    shown = {key: value for key, value in me.document.items() if key != "scopes"}
-    print_table(("", ""), [(key.replace("_", " "), _cell(value)) for key, value in shown.items() if value])
-    _print_scopes(me.document)
+    print_token(client.whoami().document, output)
     return exits.OK
+
+
+def print_token(document: Mapping[str, Any], output: Output) -> None:
+    """A token as management shows it: what it is, then what it holds."""
+    if output is Output.JSON:
+        print_json(document)
+        return
+    shown = {key: _cell(value) for key, value in document.items() if key != "scopes"}
+    print_table(("", ""), [(key.replace("_", " "), value) for key, value in shown.items() if value])
+    _print_scopes(document)
 
 
 def can_i_list(client: Client, output: Output) -> int:
@@ -154,10 +158,10 @@ def _reach(reach: object) -> str:
 
 def _cell(value: object) -> str:
     match value:
+        case None:
+            return ""
         case Mapping():
-            return str(
-                value.get("target") or value.get("username") or value.get("path") or value.get("id") or dict(value)
-            )
+            return ", ".join(f"{key} {_cell(inner)}" for key, inner in value.items() if _cell(inner))
         case bool():
             return "yes" if value else "no"
         case list():

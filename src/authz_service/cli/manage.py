@@ -12,7 +12,7 @@ from urllib.parse import quote
 import msgspec
 import typer
 
-from authz_service.cli.asking import connect
+from authz_service.cli.asking import connect, print_token
 from authz_service.cli.options import OutputKind, TokenFile, Url
 from authz_service.cli.printing import Output, UsageFault, print_json, print_note, print_table
 from authz_service.client import Client
@@ -136,7 +136,8 @@ def show_token(
 ) -> None:
     """Show one token, without its secret."""
     with connect(url, token_file) as client:
-        _show(client.document(Call("GET", f"/v1/tokens/{quote(token_id, safe='')}")), output)
+        found = client.document(Call("GET", f"/v1/tokens/{quote(token_id, safe='')}"))
+    print_token(found, output)
 
 
 @tokens.command("revoke")
@@ -187,7 +188,7 @@ def list_catalogs(url: Url = None, token_file: TokenFile = None, output: OutputK
     if output is Output.JSON:
         print_json(found)
         return
-    columns = list(dict.fromkeys(key for one in found for key, value in one.items() if not isinstance(value, dict)))
+    columns = ("name", "title", "versions", "permissions", "operations", "owner_check")
     print_table(
         [column.replace("_", " ") for column in columns], [[_shown(one.get(key)) for key in columns] for one in found]
     )
@@ -202,7 +203,40 @@ def show_catalog(
 ) -> None:
     """Show one catalog."""
     with connect(url, token_file) as client:
-        _show(client.document(Call("GET", f"/v1/catalogs/{quote(name, safe='@')}")), output)
+        found = client.document(Call("GET", f"/v1/catalogs/{quote(name, safe='@')}"))
+    if output is Output.JSON:
+        print_json(found)
+        return
+    print_table(
+        ("category", "permission", "where", "what for"),
+        [
+            (
+                category["name"].replace("_", " "),
+                permission["name"],
+                ", ".join(one["boundary"] for one in permission["boundaries"]),
+                permission["description"],
+            )
+            for category in found["categories"]
+            for permission in category["permissions"]
+        ],
+    )
+
+
+@catalogs.command("check")
+def check_catalog(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="a catalog in YAML; `-` is standard input")],
+) -> None:
+    """Say what is wrong with a catalog's file, all of it, by line. Asks no service."""
+    from authz_service.catalog.loader import load_catalog
+
+    try:
+        text = _read_bytes(file).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageFault(f"`{file}` is no text in UTF-8") from error
+    catalog = load_catalog(text, file=str(file))
+    print_note(
+        f"{catalog.label}: {len(catalog.permissions)} permissions, {len(catalog.operations)} operations, no fault"
+    )
 
 
 def _pages(client: Client, path: str, wanted: Mapping[str, str | None]) -> Iterator[dict[str, Any]]:
@@ -215,15 +249,6 @@ def _pages(client: Client, path: str, wanted: Mapping[str, str | None]) -> Itera
         if not cursor:
             return
         params["cursor"] = cursor
-
-
-def _show(document: Mapping[str, Any], output: Output) -> None:
-    if output is Output.JSON:
-        print_json(document)
-        return
-    print_table(
-        ("", ""), [(key.replace("_", " "), _shown(value)) for key, value in document.items() if value not in (None, [])]
-    )
 
 
 def _shown(value: object) -> str:

@@ -66,7 +66,7 @@ def migrate() -> None:
     from authz_service.config import load_settings
     from authz_service.store.schema import migrate as bring_up
 
-    settings = load_settings(peppers=False)
+    settings = load_settings(without_peppers=True)
     revision = asyncio.run(bring_up(settings.direct_dsn or settings.dsn))
     print_note(f"the database has schema {revision}")
 

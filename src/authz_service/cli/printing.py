@@ -36,6 +36,9 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     if not cells:
         print_note("nothing")
         return
+    if not sys.stdout.isatty():
+        _print_plain(headers, cells)  # for pipes: no frame, no wrapping
+        return
     try:
         from rich import box
         from rich.console import Console
@@ -44,16 +47,12 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     except ModuleNotFoundError:
         _print_plain(headers, cells)
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=any(headers))
     for header in headers:
         table.add_column(header, overflow="fold")
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))
-    console = Console()
-    if not console.is_terminal:
-        # A pipe has no width of its own: wrapping would break what reads it.
-        console = Console(width=max(80, _width(headers, cells)))
-    console.print(table)
+    Console().print(table)
 
 
 def print_note(text: str) -> None:
@@ -68,18 +67,8 @@ def complain(message: str, faults: Iterable[Fault] = ()) -> None:
         print(f"  {fault.where}: {fault.message}", file=sys.stderr)
 
 
-def _width(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> int:
-    return sum(_widths(headers, cells)) + 3 * len(headers)
-
-
-def _widths(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> list[int]:
-    return [
-        max([len(header), *(len(line) for row in cells for line in row[column].splitlines())])
-        for column, header in enumerate(headers)
-    ]
-
-
 def _print_plain(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
-    widths = _widths(headers, cells)
-    for row in ([*headers], *cells):
+    rows = [[" ".join(cell.split()) for cell in row] for row in ([headers] if any(headers) else []) + [*cells]]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(headers))]
+    for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

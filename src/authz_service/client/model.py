@@ -36,7 +36,7 @@ class Missing(msgspec.Struct, frozen=True):
     target: str
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     """The service's answer. It is no truth value: read `allowed`."""
 
     decision: Literal["allow", "deny"]

@@ -71,11 +71,13 @@ async def check_schema(conn: AsyncConnection) -> None:
     )
 
 
-async def migrate(url: str, target: str = "head") -> str | None:
+async def migrate(url: str, target: str = "head", *, lock_timeout: str = "5s") -> str | None:
     """Bring the schema of the database at `url` to `target`; answers the revision it has then, None for an empty one.
 
-    Safe to repeat, and to run from several replicas at once: one works, the others wait and find it done. A schema of a
-    newer version is refused with SchemaOutdatedError. `base` drops every table: it is for tests.
+    `url` leads to the server itself, not to a pooler. Safe to repeat, and to run from several replicas at once: one
+    works, the others wait and find it done. A schema of a newer version is refused with SchemaOutdatedError. `base`
+    drops every table: it is for tests. Whoever waits for a lock holds up every query behind it: a migration that waits
+    longer than `lock_timeout` fails with DatabaseUnavailableError, and may be run again.
     """
     engine = create_engine(url, Timeouts(statement=0), pool_size=None)
     try:
@@ -85,7 +87,7 @@ async def migrate(url: str, target: str = "head") -> str | None:
             await conn.commit()
             if found is not None and found not in _known_revisions():
                 await check_schema(conn)
-            await conn.run_sync(_run, target)
+            await conn.run_sync(_run, target, lock_timeout)
             await conn.commit()
             return await load_schema_revision(conn)
     finally:
@@ -93,11 +95,12 @@ async def migrate(url: str, target: str = "head") -> str | None:
         await engine.dispose()
 
 
-def _run(connection: object, target: str) -> None:
+def _run(connection: object, target: str, lock_timeout: str) -> None:
     from alembic import command  # noqa: PLC0415
 
     config = _config()
     config.attributes["connection"] = connection
+    config.attributes["lock_timeout"] = lock_timeout
     if target == "base" or target.startswith("-"):
         command.downgrade(config, target)
     else:

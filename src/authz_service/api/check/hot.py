@@ -137,13 +137,20 @@ class HotPath:
         if caller is None:
             await self._take_long_way(scope, receive, send, authorization)
             return
-        message = await receive()
-        body = message.get("body", b"")
-        answered = None
-        if message["type"] == "http.request" and not message.get("more_body", False) and len(body) <= limit:
-            answered = answer(quick, caller, body)
+        messages: list[Message] = []
+        body = b""
+        whole = False
+        while not whole and len(body) <= limit:
+            message = await receive()
+            messages.append(message)
+            if message["type"] != "http.request":
+                break
+            body += message.get("body", b"")
+            whole = not message.get("more_body", False)
+        # The caller was found before the body came in: by now it may be revoked.
+        answered = answer(quick, caller, body) if whole and quick.find_caller(authorization) is caller else None
         if answered is None:
-            await self._take_long_way(scope, _again(message, receive), send, authorization)
+            await self._take_long_way(scope, _again(messages, receive), send, authorization)
             return
         shown = self._request_id(request_id)
         await send(
@@ -229,9 +236,9 @@ class HotPath:
                 metrics.add_decisions(reason, count)
 
 
-def _again(message: Message, receive: Receive) -> Callable[[], Awaitable[Message]]:
-    """`receive` with the first message put back."""
-    first: list[Message] = [message]
+def _again(messages: list[Message], receive: Receive) -> Callable[[], Awaitable[Message]]:
+    """`receive` with the first messages put back."""
+    first = messages[::-1]
 
     async def receiving() -> Message:
         return first.pop() if first else await receive()
