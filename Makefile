@@ -47,14 +47,16 @@ fix: setup ## format, and correct what can be corrected by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup ## how many decisions a second, and how fast
-	$(BIN)/python -m benchmarks.decisions
+bench: setup ## how many decisions a second, and how fast, beside peers; within 10 minutes (BENCH=--quick: one)
+	$(BIN)/python tools/bench_tools.py
+	$(BIN)/python -m benchmarks.decisions $(BENCH)
 
 bench-freshness: setup ## how soon every replica knows of a revoke
 	$(BIN)/python -m benchmarks.freshness
 
-bench-scale: setup ## what grows with the directory and the tokens, and what must not
-	$(BIN)/python -m benchmarks.scale
+bench-scale: setup ## what grows with the directory and the tokens, and what must not; half an hour (BENCH=--quick)
+	$(BIN)/python tools/bench_tools.py
+	$(BIN)/python -m benchmarks.scale $(BENCH)
 
 openapi: setup ## regenerate the published OpenAPI document
 	$(BIN)/python tools/openapi.py

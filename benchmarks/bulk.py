@@ -6,16 +6,20 @@ import json
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import asyncpg
 
+from authz_service.catalog.model import Catalog
+from authz_service.directory.model import NodeKind
 from authz_service.pdp.secrets import Peppers
 from authz_service.store.connect import read_url
+from authz_service.store.shipped import shipped_catalogs
 from authz_service.store.tables import metadata
 from authz_service.tokens.secret import new_secret, new_token_id
 from benchmarks.oracle import Grant
-from benchmarks.workload import CATALOG, ROLE
+from benchmarks.workload import CATALOG, PERMISSIONS, ROLE
 
 FIRST_NODE = 1000
 """Below it are the rows that the migrations make."""
@@ -33,6 +37,16 @@ _TOKEN = (
     "id", "digest", "kid", "kind", "name", "owner_id", "catalogs", "scopes", "legacy_scopes", "evaluates",
     "conditions", "family_id", "reason", "may_rotate_self",
 )  # fmt: skip
+
+
+@cache
+def catalog() -> Catalog:
+    """The newest version of the measured catalog that is shipped; it must have all permissions of the workload."""
+    found = max((each for each in shipped_catalogs() if each.name == CATALOG), key=lambda each: each.version)
+    absent = [name for name in PERMISSIONS if NodeKind.PROJECT not in found.by_name[name].boundaries]
+    if absent:
+        raise ValueError(f"catalog `{found.label}` has no {', '.join(absent)} on projects")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +86,7 @@ def token_row(
         {"catalog": CATALOG, "reach": {"kind": "selected", "nodes": list(nodes)}, "permissions": list(permissions)}
         for nodes, permissions in scopes
     ]
-    return _row(issued, peppers, owner, {CATALOG: 1}, written, (), name)
+    return _row(issued, peppers, owner, {CATALOG: catalog().version}, written, (), name)
 
 
 def gateway_row(issued: Issued, peppers: Peppers, owner: int) -> tuple[Any, ...]:
@@ -151,7 +165,9 @@ class Loading:
                 for number, kind, parent, name, visibility in rows
             ),
         )
-        await self._connection.execute("select setval(pg_get_serial_sequence('node', 'id'), (select max(id) from node))")
+        await self._connection.execute(
+            "select setval(pg_get_serial_sequence('node', 'id'), (select max(id) from node))"
+        )
 
     async def users(self, numbers: Iterable[int]) -> None:
         """The accounts behind user nodes."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -54,7 +53,7 @@ class Inside:
             )
 
     def run(self, seconds: float) -> None:
-        """One stretch: as many calls as fit, then each call by itself for the median (the clock's own cost is in it)."""
+        """One stretch: as many calls as fit; then each alone for the median, with the clock's own cost in it."""
         call, arguments = self.call, self.arguments
         count = 0
         begin = time.perf_counter()
@@ -93,7 +92,8 @@ async def own(workload: Workload, batches: Sequence[Batch], stored: Stored) -> A
         by_token: dict[int, list[Ask]] = {}
         for ask in [*workload.asks, *(ask for batch in batches for ask in batch.asks)]:
             by_token.setdefault(ask.token, []).append(ask)
-        await asyncio.gather(*(prepare(number, asks) for number, asks in by_token.items()))
+        for number, asks in by_token.items():
+            await prepare(number, asks)
 
         tokens = [facts.find_token(point.peppers.digest(issued.secret)) for issued in stored.tokens]
         now = point.follower.now()

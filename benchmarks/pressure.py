@@ -108,7 +108,7 @@ def _unchunk(data: bytes) -> bytes | None:
 def connect(port: int) -> socket.socket:
     found = socket.create_connection((HOST, port), timeout=10)
     found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    found.setblocking(False)
+    found.settimeout(0)
     return found
 
 
@@ -121,7 +121,7 @@ def send_all(to: socket.socket, data: bytes) -> None:
     if sent < len(data):
         to.settimeout(_SILENCE)
         to.sendall(memoryview(data)[sent:])
-        to.setblocking(False)
+        to.settimeout(0)
 
 
 class Post(NamedTuple):
@@ -197,8 +197,8 @@ def ask_each(connections: Sequence[Connection], requests: Sequence[bytes]) -> tu
     sent = [0.0] * len(requests)
     times = array("d")
     position = missing = 0
-    begin = last = clock()
     with _steady():
+        begin = last = clock()
         while position < len(requests) or missing:
             while ring.free and position < len(requests):
                 sent[position] = clock()
@@ -226,8 +226,8 @@ def press(connections: Sequence[Connection], requests: Sequence[bytes], *, secon
     times = array("d")
     failed = position = 0
     sent: dict[int, float] = {}
-    begin = last = clock()
     with _steady():
+        begin = last = clock()
         while last - begin < seconds:
             while ring.free:
                 sent[position] = clock()
@@ -262,10 +262,10 @@ def offer(
     times, lates = array("d"), array("d")
     failed = position = drawn = missing = 0
     due: dict[int, float] = {}
-    begin = last = clock()
-    next_due = begin + gaps[0]
-    end = begin + seconds
     with _steady():
+        begin = last = clock()
+        next_due = begin + gaps[0]
+        end = begin + seconds
         while next_due < end or missing:
             now = clock()
             while next_due <= now and next_due < end and ring.free:

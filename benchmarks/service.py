@@ -20,6 +20,7 @@ from authz_service.embedded import EmbeddedPostgres
 from authz_service.pdp.secrets import Peppers
 from authz_service.store.database import migrate
 from benchmarks.bulk import Issued, Nodes, gateway_row, issue, loading, scopes_of, token_row
+from benchmarks.oracle import Ask
 from benchmarks.pressure import Post
 from benchmarks.servers import HOST, Server, free_port
 from benchmarks.workload import CATALOG, Batch, Workload
@@ -96,15 +97,11 @@ async def store(url: str, keys: Keys, workload: Workload) -> Stored:
     for project in workload.projects:
         nodes.add(project, "project")
     users = {name: nodes.add(name, "user") for name in (*workload.memberships, GATEWAY)}
-    members = [
-        (users[name], nodes.numbers[group]) for name, groups in workload.memberships.items() for group in groups
-    ]
+    members = [(users[name], nodes.numbers[group]) for name, groups in workload.memberships.items() for group in groups]
     tokens = tuple(issue(keys.peppers) for _ in workload.tokens)
     gateway = issue(keys.peppers)
     rows = [
-        token_row(
-            issued, keys.peppers, users[holder.owner], scopes_of(holder.grants, nodes.numbers), name=holder.name
-        )
+        token_row(issued, keys.peppers, users[holder.owner], scopes_of(holder.grants, nodes.numbers), name=holder.name)
         for issued, holder in zip(tokens, workload.tokens, strict=True)
     ]
     async with loading(url) as load:
@@ -135,11 +132,16 @@ def headers(gateway: Issued) -> tuple[tuple[str, str], ...]:
 
 
 def check_requests(workload: Workload, stored: Stored) -> list[Post]:
-    common = headers(stored.gateway)
+    return ask_requests(workload.asks, stored.tokens, stored.gateway)
+
+
+def ask_requests(asks: Sequence[Ask], tokens: Sequence[Issued], gateway: Issued) -> list[Post]:
+    """`/check` for each; `tokens` are those that the questions count by position."""
+    common = headers(gateway)
     found = []
-    for ask in workload.asks:
+    for ask in asks:
         resource, _, action = ask.permission.partition(":")
-        body = {"token": stored.tokens[ask.token].secret, "catalog": CATALOG}
+        body = {"token": tokens[ask.token].secret, "catalog": CATALOG}
         body |= {"resource": resource, "action": action, "target": ask.target}
         found.append(Post("/check", common, _json(body)))
     return found

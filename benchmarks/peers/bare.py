@@ -18,7 +18,7 @@ TABLE: Final = "BENCH_TABLE"
 """The variable that names the look-up's file: JSON of secret → {target → [permission, …]}."""
 
 
-async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+async def echo(_scope: Scope, receive: Receive, send: Send) -> None:
     """The request's body comes back: nothing in Python under uvicorn answers sooner."""
     message = await receive()
     body = message["body"]
@@ -41,7 +41,7 @@ def make_lookup() -> Callable[[Scope, Receive, Send], Awaitable[None]]:
     decoder = msgspec.json.Decoder(Body)
     table = read_table()
 
-    async def lookup(scope: Scope, receive: Receive, send: Send) -> None:
+    async def lookup(_scope: Scope, receive: Receive, send: Send) -> None:
         message = await receive()
         body = message["body"]
         while message.get("more_body"):
@@ -73,6 +73,7 @@ def main() -> None:
     import uvicorn
 
     name, port = sys.argv[1], int(sys.argv[2])
+    app: Any
     if name == "plain":
         from benchmarks.peers.plain import app
     else:

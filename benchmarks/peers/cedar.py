@@ -1,4 +1,4 @@
-"""Cedar in process, by its Python binding: the tokens' policies and the directory are parsed once, before it is asked."""
+"""Cedar in process, by its Python binding: the tokens' policies and the places are parsed before it is asked."""
 
 from __future__ import annotations
 

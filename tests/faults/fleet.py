@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from authz_service.store.schema import migrate
 from tests.faults.client import Answer, Connection, request
+from tests.faults.mutants import prepare
 from tests.faults.postgres import Postgres
 from tests.faults.proxy import Proxies
 from tests.faults.service import ROOT, Service
@@ -73,6 +74,8 @@ class Fleet:
         self.proxies = Proxies()
         self.replicas: list[Service] = []
         self.admin = self.gateway = ""
+        self.writers: list[str] = []
+        """One token for each writer: writes by the same token wait for each other."""
 
     def __enter__(self) -> Self:
         try:
@@ -89,6 +92,7 @@ class Fleet:
             self.postgres.start()
         asyncio.run(migrate(self.postgres.server.dsn))
         self.admin = self._bootstrap()
+        asyncio.run(self._prepare())
         for name in self.names:
             self.replicas.append(self.service(name).launch())
         for replica in self.replicas:
@@ -135,6 +139,13 @@ class Fleet:
         secret: str = json.loads(done.stdout)["secret"]
         return secret
 
+    async def _prepare(self) -> None:
+        connection = await self.postgres.connect()
+        try:
+            await prepare(connection, self._mutant)
+        finally:
+            await connection.close()
+
     async def _seed(self) -> None:
         lines = b"\n".join(json.dumps(line).encode() for line in ORGANISATION)
         await self.manage("POST", "/v1/directory/import", lines, kind="application/x-ndjson", expected=200)
@@ -146,6 +157,15 @@ class Fleet:
         }
         made = await self.manage("POST", "/v1/tokens", json.dumps(body).encode(), expected=201)
         self.gateway = made.document["secret"]
+        manages = ["token:create", "token:create_any", "token:read", "token:revoke", "directory:import"]
+        body = {
+            "name": "writer",
+            "catalog": "authz",
+            "scopes": [{"reach": {"kind": "instance"}, "permissions": manages}],
+        }
+        for _ in self.names:
+            made = await self.manage("POST", "/v1/tokens", json.dumps(body).encode(), expected=201)
+            self.writers.append(made.document["secret"])
 
     async def manage(
         self, method: str, path: str, body: bytes = b"", *, replica: int = 0, expected: int, kind: str = "application/json"

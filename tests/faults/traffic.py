@@ -65,12 +65,15 @@ class Traffic:
         self._chance = random.Random(seed)
         self._numbers = itertools.count(1000)
         self._tasks: list[asyncio.Task[None]] = []
+        self._warm: list[set[str]] = [set() for _ in fleet.names]
+        self._ended: list[list[str]] = [[] for _ in fleet.names]
+        """By replica: tokens that it allowed once, and those of them whose revoke was acknowledged."""
 
     @asynccontextmanager
     async def running(
         self,
         *,
-        tokens: int = 20,
+        tokens: int = 30,
         pause: float = 0.05,
         checkers: int = 1,
         writers: Iterable[int] | None = None,
@@ -80,6 +83,7 @@ class Traffic:
         replicas = range(len(self.fleet.replicas))
         self._tasks = [
             *(asyncio.create_task(self._check(number)) for number in replicas for _ in range(checkers)),
+            *(asyncio.create_task(self._check(number, ended_only=True)) for number in replicas),
             *(asyncio.create_task(self._write(number, pause)) for number in (replicas if writers is None else writers)),
         ]
         try:
@@ -92,15 +96,21 @@ class Traffic:
                 if isinstance(one, Exception) and not isinstance(one, asyncio.CancelledError):
                     raise one
 
-    async def _check(self, number: int) -> None:
+    async def _check(self, number: int, *, ended_only: bool = False) -> None:
+        """Live tokens, so that replicas remember them; and revoked ones, above all those this replica remembered.
+
+        `ended_only` asks about these alone: it never waits for a load, so a fault does not keep it from asking.
+        """
         connection = Connection(self.fleet.replicas[number].port)
+        warm, ended = self._warm[number], self._ended[number]
         try:
             for turn in itertools.count():
-                if turn % 2 and self._old:
-                    # The newest matter most: it is their revoke that a replica may not have heard of.
-                    recent = min(len(self._old), 8)
-                    secret = self._old[-self._chance.randint(1, recent if turn % 4 == 1 else len(self._old))]
-                elif self.live:
+                if turn % 8 == 7 and self._old and not ended_only:
+                    secret = self._chance.choice(self._old)
+                elif ended and (turn % 2 or ended_only):
+                    newest = turn % 4 == 1
+                    secret = ended[-self._chance.randint(1, min(len(ended), 8 if newest else len(ended)))]
+                elif self.live and not ended_only:
                     secret = self._chance.choice(self.live).secret
                 else:
                     await asyncio.sleep(0.01)
@@ -113,27 +123,29 @@ class Traffic:
                     await asyncio.sleep(0.02)
                     continue
                 self.ledger.note(number, secret, sent_at, answer)
+                if answer.allows:
+                    warm.add(secret)
                 await asyncio.sleep(0.002 if answer.status == 200 else 0.02)
         finally:
             connection.close()
 
     async def _write(self, number: int, pause: float) -> None:
         connection = Connection(self.fleet.replicas[number].port)
+        secret = self.fleet.writers[number]
         try:
             while True:
                 await asyncio.sleep(self._chance.uniform(0.5, 1.5) * pause)
-                if len(self.live) > 6:
-                    token = self.live.popleft()
-                    await self._revoke(connection, token)
+                if len(self.live) > 10:
+                    await self._revoke(connection, secret, self.live.popleft())
                 else:
-                    await self._create(connection)
+                    await self._create(connection, secret)
         finally:
             connection.close()
 
-    async def _revoke(self, connection: Connection, token: Issued) -> None:
+    async def _revoke(self, connection: Connection, secret: str, token: Issued) -> None:
         # A revoke that was tried may be in force whatever was answered; only an answer makes it a promise.
         try:
-            answer = await connection.send(request("DELETE", f"/v1/tokens/{token.id}", self.fleet.admin))
+            answer = await connection.send(request("DELETE", f"/v1/tokens/{token.id}", secret))
         except (OSError, EOFError):
             self.ledger.counts["writes lost"] += 1
             return
@@ -141,13 +153,16 @@ class Traffic:
             self.ledger.revoked[token.secret] = now()
             self.ledger.acknowledged.append(token.id)
             self._old.append(token.secret)
+            for warm, ended in zip(self._warm, self._ended, strict=True):
+                if token.secret in warm:
+                    ended.append(token.secret)
         else:
             self.ledger.counts[f"writes {answer.status}"] += 1
 
-    async def _create(self, connection: Connection) -> None:
+    async def _create(self, connection: Connection, secret: str) -> None:
         try:
             body = token_body(next(self._numbers))
-            answer = await connection.send(request("POST", "/v1/tokens", self.fleet.admin, body))
+            answer = await connection.send(request("POST", "/v1/tokens", secret, body))
         except (OSError, EOFError):
             self.ledger.counts["writes lost"] += 1
             return

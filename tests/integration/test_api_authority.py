@@ -2,11 +2,12 @@ import asyncio
 import json
 
 import pytest
+from sqlalchemy import text
+from tests.support.managing import ALL_AUTHZ, SINGLE_OWNER, Stage, body_of, scope, staged
+
 from authz_service.directory.changes import parse_import
 from authz_service.store import changes, directory_import, tokens
 from authz_service.tokens.model import TokenId
-from sqlalchemy import text
-from tests.support.managing import ALL_AUTHZ, SINGLE_OWNER, Stage, body_of, scope, staged
 
 
 @pytest.fixture
@@ -215,6 +216,20 @@ async def test_a_token_issues_children_of_itself(stage):
     assert (await stage.call("POST", "/v1/self/check", child.json()["secret"], asked)).json()["decision"] == "allow"
 
 
+async def test_a_child_issues_only_what_ends_with_it(stage):
+    parent, _ = await stage.give("dana", await stage.scope_at("gitlab", ["group:acme"], "job:read"))
+    scopes = [scope("authz", "user", "token:create"), await stage.scope_at("gitlab", ["group:acme"], "job:read")]
+    top, _ = await stage.give("dana", *scopes)
+    child, secret = await stage.give("dana", *scopes, parent=top)
+    issued = await issue(stage, secret, scopes=[selected("acme/web")])
+    assert (issued.status_code, issued.json()["parent"]) == (201, child)
+    below = await issue(stage, secret, scopes=[selected("acme/web")], parent=issued.json()["id"])
+    assert below.json()["parent"] == issued.json()["id"]
+    for other in (top, parent):
+        answer = await issue(stage, secret, scopes=[selected("acme/web")], parent=other)
+        assert (answer.status_code, faults_of(answer)) == (400, [("/parent", "parent_refused")])
+
+
 async def test_nobody_issues_under_a_token_that_is_not_theirs_to_issue(stage):
     secret = await own_token(stage)
     other = (await stage.give("eve", await stage.scope_at("gitlab", ["group:acme"], "job:read")))[0]
@@ -266,7 +281,7 @@ async def test_a_demotion_that_commits_before_the_issue_wins(stage):
     demoted = json.dumps({"type": "user", "username": "root", "external_id": "1", "admin": False}).encode()
     async with stage.database.transaction() as conn:
         await directory_import.apply_import(conn, parse_import(demoted))
-        issuing = asyncio.create_task(issue(stage, admin))
+        issuing = asyncio.create_task(issue(stage, admin, scopes=[selected("open/site")]))
         await waiting_for_a_lock(stage)
     assert (await issuing).status_code == 403
 

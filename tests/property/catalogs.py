@@ -126,7 +126,7 @@ class CatalogMaker:
             owner_check=OwnerCheck.UPSTREAM if upstream else OwnerCheck.DIRECTORY,
             source=source,
             case_sensitive=self._chance(0.25),
-            single_owner=self._chance(0.1),
+            single_owner=self._chance(0.15),
             attribute_parameters=ATTRIBUTE_PARAMETERS if self._chance(0.5) else {},
         )
 

@@ -146,7 +146,7 @@ class Questioner:
             parameters["soft"] = self._random.choice(("true", "1"))
         if parameters and self._chance(0.03):
             parameters.pop(self._random.choice(list(parameters)))
-        return OperationRequest(operation.id, parameters, target, mutates)
+        return OperationRequest(operation.id, parameters, target, mutates, bad_path=self._chance(0.01))
 
     def _held(self, token: Token, catalog: Catalog) -> list[tuple[str, NodeKind]]:
         """What the token holds by name, and at which kinds its reaches can be worth anything."""

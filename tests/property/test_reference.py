@@ -17,8 +17,8 @@ from authz_service.engine.places import Place
 from authz_service.engine.spot import has_spots, spot_at
 
 SHARDS = 4
-BEFORE_THE_ENGINE = {Reason.MALFORMED_TOKEN, Reason.BAD_PATH, Reason.SCHEMA_REQUIRED}
-"""Given where the secret, the URL and the query are read: no rows can show them."""
+BEFORE_THE_ENGINE = {Reason.MALFORMED_TOKEN, Reason.SCHEMA_REQUIRED}
+"""Given where the secret and the query are read: no rows can show them."""
 POLICY = {
     Reason.POLICY_FORBIDS_KIND,
     Reason.LIFETIME_EXCEEDS_POLICY,

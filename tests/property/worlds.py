@@ -27,7 +27,7 @@ from authz_service.tokens.model import Conditions, Reach, ReachKind, Scope, Toke
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
 MIRROR = "mirror"
-UPSTREAM_OWNERS = ("dana", "Eve", "frank@example.org")
+UPSTREAM_OWNERS = ("dana", "Eve", "frank@example.org", "svc:Bot")
 UPSTREAM_NODES = (
     "group:acme",
     "group:acme/tools",
@@ -172,7 +172,7 @@ class WorldMaker:
         if upstream and self._chance(0.3):
             catalogs = [self._random.choice(upstream)]
             owner: NodeId = self._random.choice(UPSTREAM_OWNERS)
-            if strange_owner:
+            if strange_owner or self._chance(0.1):
                 owner = self._random.choice(self._users).id
         else:
             catalogs = [self._random.choice(directory)]
@@ -228,7 +228,7 @@ class WorldMaker:
         if not any(catalog.single_owner for catalog in catalogs) or self._chance(0.1):
             return None
         if isinstance(token.owner, str):
-            return self._random.choice(("group:acme", "group:dana", f"user:{token.owner}"))
+            return self._random.choice(("group:acme", "group:Acme", "group:dana", f"user:{token.owner}"))
         tops = [node.id for node in self._nodes if node.parent is None and node.kind is NodeKind.GROUP]
         return self._random.choice([*tops, token.owner])
 

@@ -194,6 +194,12 @@ ALONE = [
         HEAD + "  label:\n    read:\n      project:\n"
         "        - GET /things/:id -> caller\n      instance: GET /things/:id -> instance\n",
     ),
+    (
+        CatalogFault.ROUTE_CLASH,
+        NEXT + 5,
+        HEAD + "  label:\n    read:\n      project: |\n"
+        "        GET /projects/:id/{a}.{b}\n        GET /projects/:id/{a}-{b}\n",
+    ),
     (CatalogFault.NO_BOUNDARY, NEXT + 1, HEAD + "  label:\n    read:\n"),
     (CatalogFault.NO_BOUNDARY, NEXT, with_label("description: See labels")),
     (CatalogFault.NOT_AT_BOUNDARY, NEXT + 1, with_entry("GET /projects/:id: issue:list@group")),

@@ -19,7 +19,7 @@ from authz_service.directory.model import INSTANCE_ID, Node, NodeKind, format_ta
 from authz_service.engine.places import Place
 from authz_service.errors import Fault, ForbiddenError, InvalidInputError, NotFoundError
 from authz_service.store import audit, changes, directory, directory_import
-from authz_service.store.changes import Stamp, format_revision
+from authz_service.store.changes import format_revision
 from authz_service.store.paging import bad_cursor, read_cursor, write_cursor
 
 IMPORT: Final = "directory:import"
@@ -180,7 +180,7 @@ async def _describe_user(conn: AsyncConnection, user_id: int) -> dict[str, Any]:
             ({"node": texts[one], "role": role} for one, role in memberships.roles.items() if one in texts),
             key=lambda row: row["node"],
         ),
-        "revision": _revision(reading.stamp),
+        "revision": format_revision(reading.stamp),
     }
 
 
@@ -210,7 +210,3 @@ def _describe(node: Node, path: str) -> dict[str, Any]:
         "archived": node.archived,
         "attributes": dict(node.attributes),
     }
-
-
-def _revision(stamp: Stamp) -> str:
-    return format_revision(stamp)

@@ -28,6 +28,8 @@ from authz_service.pdp.check import ANY_CATALOG, EVALUATE, parse_catalog
 from authz_service.tokens.model import Token, TokenId, TokenKind
 from authz_service.tokens.secret import is_token_id
 
+CREATE: Final = "token:create"
+CREATE_ANY: Final = "token:create_any"
 SELF: Final = "self"
 """As a draft's `parent`: the token that the request showed."""
 
@@ -220,14 +222,15 @@ class IssueReader:
                 self.faults.add(f"/evaluates/{position}", "catalog_unknown", message)
 
     async def _read_parent(self) -> Token | None:
-        """Rule T4: the token above, which the issuer holds in hand or could issue by itself."""
+        """Rule T4: the token above, which the issuer holds or could issue itself. A child issues children alone."""
         text, world = self.draft.parent, self.authority.world
-        if text is None:
+        bound = self.authority.token.parent is not None and not await self.authority.may(CREATE_ANY)
+        if text is None and not bound:
             return None
         parent: Token | None = self.authority.token
-        if text not in (SELF, self.authority.token.id):
+        if text not in (None, SELF, self.authority.token.id):
             parent = await world.token(TokenId(text)) if is_token_id(text) else None
-            if parent is not None and not await self.authority.may_for("token:create", parent.owner):
+            if parent is not None and not await self.authority.may_for(CREATE, parent.owner):
                 parent = None
         if parent is None:
             self.faults.add("/parent", "parent_unknown", "there is no such token, or this token may not issue under it")
@@ -235,6 +238,10 @@ class IssueReader:
         above = await world.ancestors(parent)
         if above is None or not all([await self._lives(token) for token in (parent, *above)]):
             self.faults.add("/parent", "parent_ended", "the parent does not work any more; choose another")
+        elif bound and self.authority.token.id not in {token.id for token in (parent, *above)}:
+            # Else a child could have a token made that outlives the line it ends with.
+            message = "this token is a child itself: what it issues hangs under it; leave this out, or write `self`"
+            self.faults.add("/parent", "parent_refused", message)
         elif len(above) + 1 > self.management.limits.ancestors:
             message = f"a token has {self.management.limits.ancestors} tokens above it at most; issue from a higher one"
             self.faults.add("/parent", "too_deep", message)

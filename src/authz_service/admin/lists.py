@@ -67,8 +67,7 @@ async def list_tokens(management: Management, actor: Actor, query: TokenQuery) -
             search=query.search,
             parent=None if query.parent is None else TokenId(query.parent),
         )
-        limit = min(query.limit, management.limits.largest_page)
-        page = await token_lists.list_page(conn, wanted, sort=query.sort, limit=limit, cursor=query.cursor)
+        page = await token_lists.list_page(conn, wanted, sort=query.sort, limit=query.limit, cursor=query.cursor)
         names = await load_names(conn, page.items)
         only = frozenset(view.nodes or ()) if view.partial else None
         return {

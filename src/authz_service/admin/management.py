@@ -31,9 +31,6 @@ class Limits:
     networks: int = 100
     ancestors: int = 30
     import_bytes: int = 64 * 1024 * 1024
-    page: int = 50
-    largest_page: int = 200
-    largest_directory_page: int = 1000
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from authz_service.admin.authority import Authority
 from authz_service.admin.drafts import TokenDraft
-from authz_service.admin.issuing import Issue, IssueReader
+from authz_service.admin.issuing import CREATE, CREATE_ANY, Issue, IssueReader
 from authz_service.admin.management import Actor, Management, labels
 from authz_service.admin.views import describe_token, load_names
 from authz_service.admin.within import find_beyond
@@ -25,8 +25,6 @@ from authz_service.store.tokens import TokenRecord
 from authz_service.tokens.model import TokenId
 from authz_service.tokens.secret import is_token_id, new_secret, new_token_id
 
-CREATE: Final = "token:create"
-CREATE_ANY: Final = "token:create_any"
 READ: Final = "token:read"
 REVOKE: Final = "token:revoke"
 _ON_REQUEST: Final = "revoked on request"

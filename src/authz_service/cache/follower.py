@@ -51,6 +51,7 @@ class Freshness:
     poll_interval: float = 1.0
     poll_timeout: float = 1.0
     at_least_timeout: float = 0.5
+    load_timeout: float = 2.0
     max_waiters: int = 1000
 
 

@@ -40,6 +40,7 @@ class CatalogFault(StrEnum):
     DUPLICATE_OPERATION = "duplicate_operation"
     DUPLICATE_ALTERNATIVE = "duplicate_alternative"
     AMBIGUOUS_ALTERNATIVES = "ambiguous_alternatives"
+    ROUTE_CLASH = "route_clash"
     NO_BOUNDARY = "no_boundary"
     NOT_AT_BOUNDARY = "not_at_boundary"
     BOUNDARY_UNCLEAR = "boundary_unclear"

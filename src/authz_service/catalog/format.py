@@ -171,6 +171,16 @@ CATALOG: Final = Fields(
             Keyed(ATTRIBUTE, Text("the name of a path parameter"), 64),
             "attributes that a path parameter gives",
         ),
+        Key(
+            "encoded_parameters",
+            Many(Text("the name of a path parameter"), 256),
+            "path parameters whose values may hold encoded separators, as a file's path or a branch",
+        ),
+        Key(
+            "spanning_parameters",
+            Many(Text("the name of a path parameter"), 256),
+            "path parameters that take raw slashes too",
+        ),
         Key("permissions", RESOURCES, "resources, their actions, and where each exists"),
         Key("categories", Keyed(NAME, RESOURCES, 256), "the same, by category"),
         Key(

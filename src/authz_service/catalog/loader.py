@@ -14,8 +14,9 @@ from authz_service.catalog.model import Catalog, Operation, OwnerCheck
 from authz_service.catalog.operations import OperationReader
 from authz_service.catalog.paths import OperationTextError, parse_operation
 from authz_service.catalog.permissions import read_permissions
-from authz_service.catalog.reading import entries_in, flag_in, section_in, text_in, word_of
+from authz_service.catalog.reading import entries_in, flag_in, section_in, text_in, word_of, words_of
 from authz_service.catalog.roles import read_roles
+from authz_service.catalog.routes import RouteClashError, make_router
 from authz_service.catalog.targets import read_target_rules
 from authz_service.directory.model import NodeKind
 from authz_service.errors import CatalogInvalidError
@@ -56,7 +57,7 @@ def _read(top: Section, faults: Faults) -> Catalog:
     if not permissions.all and not faults.has(*_SPOILING):
         message = "a catalog has permissions; list them under `permissions` or `categories`"
         faults.add(top.line, CatalogFault.MISSING_KEY, message)
-    return Catalog(
+    catalog = Catalog(
         name=text_in(top, "catalog") or "",
         version=int(text_in(top, "version") or 0),
         permissions=permissions.all,
@@ -72,9 +73,34 @@ def _read(top: Section, faults: Faults) -> Catalog:
         forbidding_legacy_ends_public_reads=flag_in(top, "forbidding_legacy_ends_public_reads") is True,
         base_path=text_in(top, "base_path") or "",
         attribute_parameters=_read_attribute_parameters(top, operations, faults),
+        encoded_parameters=_read_parameters(top, "encoded_parameters", operations, faults),
+        spanning_parameters=_read_parameters(top, "spanning_parameters", operations, faults),
         words={NodeKind(entry.key): word_of(entry.value).text for entry in entries_in(top, "words")},
         title=text_in(top, "title") or "",
     )
+    if not faults.count:
+        _check_routes(catalog, reader.lines, faults)
+    return catalog
+
+
+def _check_routes(catalog: Catalog, lines: Mapping[str, int], faults: Faults) -> None:
+    """A request must be one operation. Routes are made only of operations that have no fault of their own."""
+    try:
+        make_router(catalog)
+    except RouteClashError as error:
+        for clash in error.clashes:
+            line = max((lines[id_] for id_ in clash.operation_ids if id_ in lines), default=1)
+            faults.add(line, CatalogFault.ROUTE_CLASH, clash.message)
+
+
+def _read_parameters(top: Section, key: str, operations: Mapping[str, Operation], faults: Faults) -> frozenset[str]:
+    words = words_of(top.find(key))
+    known = _path_parameters(operations) if words else frozenset[str]()
+    for word in words:
+        if word.text not in known:
+            message = f"no operation has the path parameter `{word.text}`"
+            faults.add(word.line, CatalogFault.UNKNOWN_PARAMETER, message)
+    return frozenset(word.text for word in words)
 
 
 def _read_attribute_parameters(top: Section, operations: Mapping[str, Operation], faults: Faults) -> Mapping[str, str]:

@@ -56,6 +56,7 @@ class OperationKind(StrEnum):
     REST = "rest"
     GRAPHQL = "graphql"
     GIT = "git"
+    REGISTRY = "registry"
 
 
 class AnyOperation(StrEnum):
@@ -206,6 +207,10 @@ class Catalog:
     base_path: str = ""
     attribute_parameters: Mapping[str, str] = field(default_factory=dict)
     """Attribute name to the path parameter that gives it (C5)."""
+    encoded_parameters: frozenset[str] = frozenset()
+    """Path parameters whose values may hold encoded separators, beyond those that name projects and groups."""
+    spanning_parameters: frozenset[str] = frozenset()
+    """Path parameters that take raw slashes too."""
     words: Mapping[NodeKind, str] = field(default_factory=dict)
     title: str = ""
 

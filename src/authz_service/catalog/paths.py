@@ -26,7 +26,7 @@ MUTATION_ROOT: Final = "Mutation"
 
 _REST: Final = re.compile(r"([A-Z]+) +(\S+)")
 _GRAPHQL: Final = re.compile(r"([A-Z][A-Za-z0-9_]*)\.[A-Za-z_][A-Za-z0-9_]*")
-_GIT: Final = re.compile(r"git\.[a-z][a-z0-9_]*")
+_SERVICE: Final = re.compile(r"(git|registry)\.[a-z][a-z0-9_]*")
 _NAME: Final = r"[A-Za-z_][A-Za-z0-9_]*"
 _PIECES: Final = re.compile(
     rf":(?P<colon>{_NAME})|\{{(?P<brace>[A-Za-z_][A-Za-z0-9_-]*)\}}|\*(?P<star>{_NAME})|\{{(?P<rest>[A-Za-z_][A-Za-z0-9_-]*)\*\}}"
@@ -98,21 +98,24 @@ class OperationText:
         """What holds unless the catalog says otherwise (C4): only GET, HEAD and GraphQL outside `Mutation` read."""
         if self.kind is OperationKind.REST:
             return self.method not in READING_METHODS
-        return self.kind is OperationKind.GIT or self.id.startswith(f"{MUTATION_ROOT}.")
+        return self.kind is not OperationKind.GRAPHQL or self.id.startswith(f"{MUTATION_ROOT}.")
 
 
 def parse_operation(text: str) -> OperationText:
-    """Reads `GET /projects/:id`, `Mutation.createIssue`, `Type.Issue`, `Query.project` or `git.push`.
+    """Reads `GET /projects/:id`, `Mutation.createIssue`, `Type.Issue`, `Query.project`, `git.push` or `registry.pull`.
 
     Raises OperationTextError with a sentence for the author.
     """
-    if _GIT.fullmatch(text):
-        return OperationText(text, OperationKind.GIT)
+    service = _SERVICE.fullmatch(text)
+    if service is not None:
+        return OperationText(text, OperationKind(service[1]))
     if _GRAPHQL.fullmatch(text):
         return OperationText(text, OperationKind.GRAPHQL)
     found = _REST.fullmatch(text)
     if found is None:
-        raise OperationTextError("write `GET /path`, `Mutation.name`, `Type.Name`, `Type.field` or `git.service`")
+        raise OperationTextError(
+            "write `GET /path`, `Mutation.name`, `Type.Name`, `Type.field`, `git.service` or `registry.service`"
+        )
     method, path = found.groups()
     if method not in METHODS:
         raise OperationTextError(f"`{method}` is none of {', '.join(METHODS)}")

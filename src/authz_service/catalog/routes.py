@@ -22,11 +22,11 @@ from authz_service.catalog.canonical import (
     read_target,
     unmatched,
 )
-from authz_service.catalog.model import Operation, OperationKind
+from authz_service.catalog.model import Catalog, Operation, OperationKind
 from authz_service.catalog.paths import METHODS, parse_path
 from authz_service.catalog.route_tree import Node, Route, RouteClash, RouteClashError, Span, Step, Tree
 
-__all__ = ["Match", "PathFault", "RouteClash", "RouteClashError", "RouteFault", "Router"]
+__all__ = ["Match", "PathFault", "RouteClash", "RouteClashError", "RouteFault", "Router", "make_router"]
 
 _METHODS: Final = frozenset(METHODS)
 
@@ -126,6 +126,16 @@ def _spellings(steps: tuple[Step, ...], parameters: Mapping[str, str]) -> Iterat
         raw = {name for name, slashes in zip(rests, choice, strict=True) if slashes}
         values = {name: encode(value, slashes=name in raw) for name, value in parameters.items()}
         yield "/".join(step.write(values) for step in steps)
+
+
+def make_router(catalog: Catalog) -> Router:
+    """The routes of a catalog. Paths compare by case whatever the names of its groups do. Raises RouteClashError."""
+    return Router(
+        catalog.operations.values(),
+        base_path=catalog.base_path,
+        encoded=catalog.encoded_parameters,
+        spanning=catalog.spanning_parameters,
+    )
 
 
 class _Search:

@@ -120,6 +120,8 @@ def _decide_one(token: Token, catalog: Catalog, world: World, request: Request) 
         if permission is None:
             return deny(Reason.PERMISSION_UNKNOWN)
         return _decide_permission(case, permission)
+    if ask.bad_path:
+        return deny(Reason.BAD_PATH)
     operation = catalog.operations.get(ask.operation)
     if operation is None:
         return _decide_unlisted(case, ask)

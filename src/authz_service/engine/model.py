@@ -90,6 +90,8 @@ class OperationRequest:
     parameters: Mapping[str, str] = field(default_factory=dict)
     target: str | None = None
     mutates: bool = True
+    bad_path: bool = False
+    """The request's path has no single reading: `bad_path`, whatever the operation."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,11 @@ from authz_service.cache.facts import FactKey, Facts, NotAtHandError
 from authz_service.cache.follower import Follower
 from authz_service.directory.model import NodeKind
 from authz_service.engine.decide import decide, line_failure
-from authz_service.engine.model import Decision, PermissionRequest, Reason, Request, deny
+from authz_service.engine.model import Decision, OperationRequest, PermissionRequest, Reason, Request, deny
 from authz_service.errors import Fault, ForbiddenError, InvalidInputError, OverloadedError, UnauthenticatedError
 from authz_service.pdp.loader import Loader
-from authz_service.pdp.question import Answer, Freshly, Question
+from authz_service.pdp.question import Answer, Freshly, HttpCall, Question
+from authz_service.pdp.routing import Routing
 from authz_service.pdp.secrets import Peppers
 from authz_service.store.changes import parse_revision
 from authz_service.tokens.model import Token
@@ -35,6 +36,7 @@ class DecisionPoint:
         self.follower = follower
         self.peppers = peppers
         self._loader = loader
+        self._routing = Routing()
 
     # who asks
 
@@ -62,13 +64,18 @@ class DecisionPoint:
         if MANAGEMENT not in caller.catalogs or not any(EVALUATE in scope.permissions for scope in caller.scopes):
             raise ForbiddenError("this token may not ask for decisions: it needs `decision:evaluate`")
 
-    async def require_may_ask(self, caller: Token, catalog: str, targets: Sequence[str | None]) -> None:
-        """Raises ForbiddenError when the caller asks about a catalog or a group that is not its own (rule M1)."""
+    async def require_may_ask(self, caller: Token, catalog: str, targets: Sequence[str | None] | None) -> None:
+        """Raises ForbiddenError when the caller asks about a catalog or a group that is not its own (rule M1).
+
+        `targets` None is a question whose targets are found only later: it takes `decision:evaluate` at the instance.
+        """
         name = catalog.partition("@")[0]
         if ANY_CATALOG not in caller.evaluates and name not in caller.evaluates:
             raise ForbiddenError(f"this token may not ask about catalog `{name}`")
         if (await self.decide_for(caller, EVALUATE, "instance")).allowed:
             return
+        if targets is None:
+            raise ForbiddenError("this token may ask only about targets in its own groups: ask for a permission there")
         for target in dict.fromkeys(targets):
             if not await self._asks_within_group(caller, target):
                 raise ForbiddenError("this token may ask only about targets in its own groups")
@@ -135,8 +142,9 @@ class DecisionPoint:
             missing: dict[FactKey, None] = {}
             answers: list[Answer] = []
             for ask in question.items:
-                request = Request(name, ask.about, now, version, ask.attributes, question.client_address)
                 try:
+                    about = self._resolve(token, name, ask.about)
+                    request = Request(name, about, now, version, ask.attributes, question.client_address)
                     answers.append(Answer(decide(token, self.facts, request), token, stamp))
                 except NotAtHandError as error:
                     missing[error.key] = None
@@ -144,6 +152,17 @@ class DecisionPoint:
                 return answers
             await self._loader.load(missing)
         raise _too_many_facts()
+
+    def _resolve(
+        self, token: Token, catalog: str, about: PermissionRequest | OperationRequest | HttpCall
+    ) -> PermissionRequest | OperationRequest:
+        """A bare request is an operation of the catalog version that the token was made under (C8)."""
+        if not isinstance(about, HttpCall):
+            return about
+        version = token.catalogs.get(catalog)
+        found = None if version is None else self.facts.catalog(catalog, version)
+        # Without a catalog the answer is `catalog_mismatch`, whatever the operation.
+        return OperationRequest("", target=about.target) if found is None else self._routing.resolve(found, about)
 
     async def _answer(self, work: Callable[[], T]) -> T:
         """Run `work` on fresh facts until it needs no more of them."""

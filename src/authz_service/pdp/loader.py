@@ -216,9 +216,14 @@ class Loader:
     async def _fill(self, key: FactKey) -> None:
         for _ in range(_ATTEMPTS):
             try:
-                async with self._gate.place(), self._database.read() as conn:
+                # Whoever asks gives up sooner than a link that swallows everything; and places must come free again.
+                async with (
+                    asyncio.timeout(self._follower.settings.load_timeout),
+                    self._gate.place(),
+                    self._database.read() as conn,
+                ):
                     stamp, touches, put = await self._reader.read(conn, key)
-            except DatabaseUnavailableError as error:
+            except (DatabaseUnavailableError, TimeoutError) as error:
                 raise CannotDecideError("the database did not answer, so nothing can be decided") from error
             await self._follower.applied_to(stamp.revision)
             applied = self._follower.require_fresh()

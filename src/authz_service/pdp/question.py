@@ -7,17 +7,18 @@ from dataclasses import dataclass, field
 
 from authz_service.directory.model import Attributes
 from authz_service.engine.model import Decision, OperationRequest, PermissionRequest
+from authz_service.pdp.routing import HttpCall
 from authz_service.store.changes import Stamp, format_revision
 from authz_service.tokens.model import Token
 
-__all__ = ["Answer", "Ask", "Freshly", "Question", "Stamp", "format_revision"]
+__all__ = ["Answer", "Ask", "Freshly", "HttpCall", "Question", "Stamp", "format_revision"]
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
     """One item of a question: what, where, with which attributes."""
 
-    about: PermissionRequest | OperationRequest
+    about: PermissionRequest | OperationRequest | HttpCall
     attributes: Attributes = field(default_factory=dict)
 
 

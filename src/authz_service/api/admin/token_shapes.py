@@ -71,7 +71,7 @@ class TokenBody(Strict):
     parent: str | None = Field(
         None,
         description="issues a child of this token, `self` or an id: it never does what the parent may not do, and ends "
-        "with it at the latest",
+        "with it at the latest. A token that is a child itself issues only children",
     )
     may_rotate_self: bool = Field(default=False, description="whether the token may replace its own secret")
 

@@ -49,6 +49,18 @@ class CheckRequest(Common, Item):
     """One question about one token."""
 
 
+class HttpRequest(Common):
+    """One request as the API's client sent it; the catalog says which operation it is and what that needs."""
+
+    method: str = Field(description="the request's method, in capitals")
+    path: str = Field(
+        description="the path as it was sent, still encoded, with the API's base path: `/api/v4/projects/acme%2Fweb`;"
+        " a query may stand behind it and is passed over"
+    )
+    target: str | None = Field(None, description="where, for operations whose path does not say: " + _PLACE)
+    attributes: dict[str, Scalar] | None = Field(None, description="flat facts of the request")
+
+
 class BatchRequest(Common):
     """Up to 10,000 questions about one token."""
 

@@ -10,14 +10,22 @@ import msgspec
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.security import HTTPBearer
 
-from authz_service.api.check.bodies import BatchRequest, BatchResponse, CheckRequest, CheckResponse, Undecided
+from authz_service.api.check.bodies import (
+    BatchRequest,
+    BatchResponse,
+    CheckRequest,
+    CheckResponse,
+    HttpRequest,
+    Undecided,
+)
 from authz_service.api.check.encoding import JSON_TYPE, encode_answer, encode_answers
 from authz_service.api.check.hot import CALLER_SECRET
-from authz_service.api.check.reading import Asked, read_batch, read_check
+from authz_service.api.check.reading import Asked, read_batch, read_check, read_http
 from authz_service.api.check.serving import Serving, ServingHere
 from authz_service.api.documents import authenticated, body_of
 from authz_service.api.state import Services, ServicesHere
 from authz_service.api.wire import bearer_secret, client_address, read_body
+from authz_service.engine.model import PermissionRequest
 from authz_service.errors import CannotDecideError, Fault, InvalidBodyError
 from authz_service.pdp.check import ANY_CATALOG
 from authz_service.pdp.question import Answer, Question
@@ -58,6 +66,33 @@ async def check(request: Request, services: ServicesHere, serving: ServingHere) 
 
 
 @router.post(
+    "/check/http",
+    response_model=CheckResponse,
+    response_model_exclude_none=True,
+    responses={**authenticated(409, 413), **_UNDECIDED},
+    openapi_extra=body_of(
+        HttpRequest,
+        examples={
+            "one": {
+                "catalog": "gitlab",
+                "token": "azt_…",
+                "method": "GET",
+                "path": "/api/v4/projects/acme%2Fweb/issues?state=opened",
+            }
+        },
+    ),
+    summary="May this token make this request?",
+)
+async def check_http(request: Request, services: ServicesHere, serving: ServingHere) -> Response:
+    """The operation, its target and what it needs come from the catalog; nothing is guessed."""
+
+    def encode(answers: list[Answer]) -> bytes:
+        return encode_answer(answers[0])
+
+    return await _answer(request, services, serving, read_http, serving.body_limit, encode)
+
+
+@router.post(
     "/check/batch",
     response_model=BatchResponse,
     response_model_exclude_none=True,
@@ -89,11 +124,12 @@ async def _answer(
         await point.require_evaluator(caller)
         asked = read(await read_body(request, limit))
         catalog = asked.catalog or _only_catalog(caller)
-        await point.require_may_ask(caller, catalog, [ask.about.target for ask in asked.items])
+        bare = [ask.about.target for ask in asked.items if isinstance(ask.about, PermissionRequest)]
+        await point.require_may_ask(caller, catalog, bare or None)
         question = Question(asked.items, catalog, asked.client_address, asked.freshly)
         answers = await point.check(asked.secret, question)
         quick: QuickAnswers = request.app.state.quick
-        quick.learn(asked.secret, catalog, [ask.about.target for ask in asked.items])
+        quick.learn(asked.secret, catalog, bare)
         request.scope[CALLER_SECRET] = secret
     except CannotDecideError as error:
         metrics.undecided.labels(error.code).inc()

@@ -14,7 +14,7 @@ from authz_service.directory.model import Attributes, Scalar
 from authz_service.engine.attributes import RESERVED
 from authz_service.engine.model import PermissionRequest
 from authz_service.errors import InvalidBodyError
-from authz_service.pdp.question import Ask, Freshly
+from authz_service.pdp.question import Ask, Freshly, HttpCall
 
 MOST_ITEMS: Final = 10_000
 MOST_ATTRIBUTES: Final = 64
@@ -26,6 +26,7 @@ _CATALOG: Final = re.compile(r"[a-z][a-z0-9_]{0,63}(@[1-9][0-9]{0,8})?")
 ITEM_FIELDS: Final = frozenset({"resource", "action", "target", "attributes"})
 COMMON_FIELDS: Final = frozenset({"token", "catalog", "client_address", "at_least", "fully_consistent"})
 ONE_FIELDS: Final = ITEM_FIELDS | COMMON_FIELDS
+HTTP_FIELDS: Final = COMMON_FIELDS | {"method", "path", "target", "attributes"}
 MANY_FIELDS: Final = COMMON_FIELDS | {"items"}
 
 
@@ -47,6 +48,23 @@ def read_check(body: bytes) -> Asked:
     _refuse_unknown(value, ONE_FIELDS, "", faults)
     item = _read_item(value, "", faults)
     return _asked(value, [] if item is None else [item], faults)
+
+
+def read_http(body: bytes) -> Asked:
+    """One request of an API. A path that no catalog could know is a decision's to deny, not a fault of the body."""
+    value = _object(body)
+    faults = Faults()
+    _refuse_unknown(value, HTTP_FIELDS, "", faults)
+    method, path = value.get("method"), value.get("path")
+    if not isinstance(method, str):
+        _need(value, "method", "write the request's method, as `GET`", "", faults)
+    if not isinstance(path, str):
+        _need(value, "path", "write the path as the client sent it", "", faults)
+    target = _text(value, "target", faults)
+    given = value.get("attributes")
+    attributes = {} if given is None else _read_attributes(given, "/attributes", faults)
+    call = HttpCall(str(method), str(path), target)
+    return _asked(value, [Ask(call, attributes)], faults)
 
 
 def read_batch(body: bytes) -> Asked:

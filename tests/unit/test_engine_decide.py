@@ -1,0 +1,113 @@
+"""What the engine promises beside its answers: see tests/cases and tests/property for these."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from tests import builders
+from tests.builders import DAY, NOW
+from tests.support.memory_world import MemoryWorld, decide_in
+
+from authz_service.catalog.model import OwnerCheck
+from authz_service.directory.model import NodeKind
+from authz_service.engine.decide import decide, line_failure
+from authz_service.engine.model import Decision, Reason
+from authz_service.tokens.model import Conditions, Reach, ReachKind, Scope, TokenId
+
+DANA = builders.account("dana")
+ACME = builders.group("acme")
+WEB = builders.project("web", ACME)
+MEMBER = ((DANA[0], ACME, "member"),)
+
+
+def world_of(*things: object) -> MemoryWorld:
+    return MemoryWorld(builders.rows(builders.catalog(), DANA, ACME, WEB, *things, members=MEMBER))
+
+
+def test_a_decision_is_no_truth_value():
+    with pytest.raises(TypeError, match="allowed"):
+        bool(Decision(allowed=True, reason=Reason.GRANTED))
+
+
+def test_what_the_world_raises_passes_through():
+    class LostError(Exception):
+        pass
+
+    class Broken(MemoryWorld):
+        def memberships(self, user):
+            raise LostError
+
+    token = builders.token(DANA[0], builders.scope(on=(ACME,)))
+    rows = builders.rows(builders.catalog(), DANA, ACME, WEB, token)
+    with pytest.raises(LostError):
+        decide_in(Broken(rows), token.id, builders.ask())
+
+
+def test_a_line_may_have_thirty_two_ancestors_and_no_more():
+    line = [builders.token(DANA[0], builders.scope(on=(ACME,)))]
+    while len(line) <= 33:
+        line.append(replace(builders.token(DANA[0], builders.scope(on=(ACME,))), parent=line[-1].id))
+    world = world_of(*line)
+    assert decide_in(world, line[32].id, builders.ask()).allowed
+    assert line_failure(line[32], world, builders.ask()) is None
+    too_long = decide_in(world, line[33].id, builders.ask())
+    assert too_long.reason is Reason.TOKEN_REVOKED
+    assert too_long.failed_token == line[0].id
+    assert line_failure(line[33], world, builders.ask()) is Reason.TOKEN_REVOKED
+
+
+def test_the_line_of_a_caller_fails_with_its_nearest_failure():
+    root = builders.token(DANA[0], revoked_at=NOW)
+    parent = builders.token(DANA[0], parent=root.id, expires_at=NOW)
+    child = builders.token(DANA[0], parent=parent.id)
+    world = world_of(root, parent, child)
+    assert line_failure(child, world, builders.ask()) is Reason.TOKEN_EXPIRED
+    assert line_failure(replace(child, not_before=NOW + DAY), world, builders.ask()) is Reason.TOKEN_NOT_YET_VALID
+    assert line_failure(replace(child, parent=TokenId("tok_gone")), world, builders.ask()) is Reason.TOKEN_REVOKED
+
+
+def test_somebody_of_our_directory_has_no_name_upstream():
+    """`user:7` there is another one's account, though the owner's id here is 7."""
+    catalog = builders.catalog(owner_check=OwnerCheck.UPSTREAM)
+    number = DANA[0].id
+    token = builders.token(
+        DANA[0],
+        Scope("forge", Reach(ReachKind.USER), ("issue:read",)),
+        Scope("forge", Reach(ReachKind.PERSONAL_PROJECTS), ("issue:read",)),
+    )
+    world = MemoryWorld(builders.rows(catalog, DANA, token))
+    for target in (f"user:{number}", "user:dana", f"project:{number}/notes", "project:dana/notes"):
+        assert decide_in(world, token.id, builders.ask(target=target)).reason is Reason.OUTSIDE_REACH
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1 ", "10.0.0", "010.0.0.1", "", "10.0.0.1/32"])
+def test_an_address_that_cannot_be_read_is_in_no_network(address: str):
+    token = builders.token(DANA[0], builders.scope(on=(ACME,)), conditions=Conditions(("0.0.0.0/0", "::/0")))
+    decision = decide(token, world_of(token), builders.ask(client_address=address))
+    assert decision.reason is Reason.CONDITION_FAILED
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("acme/web", "project:acme/web"),
+        (f"project:{WEB.external_id}", "project:acme/web"),
+        ("Acme/Web", "project:acme/web"),
+        ("group:acme", "group:acme"),
+        ("instance", "instance"),
+        ("acme/gone", "acme/gone"),
+        (None, None),
+    ],
+)
+def test_a_decision_says_the_target_in_its_canonical_text(target: str | None, said: str | None):
+    token = builders.token(DANA[0], builders.scope(on=(ACME,)))
+    assert decide(token, world_of(token), builders.ask(target=target)).target == said
+
+
+def test_a_permission_that_does_not_exist_at_the_target_names_it():
+    catalog = builders.catalog(builders.permission(boundaries={NodeKind.GROUP: None}))
+    token = builders.token(DANA[0], builders.scope(on=(ACME,)))
+    world = MemoryWorld(builders.rows(catalog, DANA, ACME, WEB, token, members=MEMBER))
+    decision = decide_in(world, token.id, builders.ask())
+    assert (decision.reason, decision.target) == (Reason.BOUNDARY_MISMATCH, "project:acme/web")

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from authz_service.app import create_app
+from authz_service.config import Environment, Settings
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    return create_app(Settings()).openapi()
+
+
+def operations(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return [(path, one) for path, methods in document["paths"].items() for one in methods.values()]
+
+
+def test_every_operation_has_a_name_of_its_own_and_a_summary(document):
+    names = [one["operationId"] for _, one in operations(document)]
+    assert sorted(set(names)) == sorted(names)
+    assert not [path for path, one in operations(document) if not one.get("summary")]
+
+
+def test_every_reference_leads_somewhere(document):
+    def references(value: Any) -> set[str]:
+        if isinstance(value, dict):
+            own = {value["$ref"]} if isinstance(value.get("$ref"), str) else set()
+            return own.union(*map(references, value.values()))
+        return set().union(*map(references, value)) if isinstance(value, list) else set()
+
+    for reference in references(document):
+        found = document
+        for step in reference.removeprefix("#/").split("/"):
+            found = found[step]
+
+
+def test_what_needs_a_token_says_so(document):
+    free = {"/livez", "/readyz", "/metrics"}
+    assert {path for path, one in operations(document) if not one.get("security")} == free
+
+
+def test_the_pages_for_people_are_for_development_alone():
+    def paths(environment: Environment) -> set[str]:
+        return {str(getattr(route, "path", "")) for route in create_app(Settings(environment=environment)).routes}
+
+    assert "/docs" in paths(Environment.DEV)
+    assert "/docs" not in paths(Environment.PRODUCTION)
+    assert "/openapi.json" in paths(Environment.PRODUCTION)

@@ -1,0 +1,87 @@
+"""Fetches what `make bench` measures besides: other engines, and wrk for the load. What cannot be had is left out."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+FOLDER: Final = ROOT / "build" / "bench"
+PINS: Final = ROOT / "benchmarks" / "constraints.txt"
+CERBOS: Final = "0.55.0"
+_ARCHITECTURES: Final = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64"}
+_PATIENCE: Final = 300
+
+
+def main() -> int:
+    """Always 0: a benchmark without a peer says so in its result."""
+    for fetch in (fetch_packages, fetch_cerbos, fetch_wrk):
+        try:
+            fetch()
+        except (OSError, subprocess.SubprocessError) as error:
+            print(f"{fetch.__name__}: {error}; it is left out", file=sys.stderr)
+    return 0
+
+
+def fetch_packages() -> None:
+    """The Python packages of the extra `bench`, into the environment that runs this."""
+    pinned = dict(line.split("==") for line in PINS.read_text("utf-8").split() if "==" in line)
+    if all(_installed(name) == version for name, version in pinned.items()):
+        return
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    wanted = project["optional-dependencies"]["bench"]
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
+    command += ["-c", str(ROOT / "constraints.txt"), "-c", str(PINS), *wanted]
+    environment = {name: value for name, value in os.environ.items() if name != "PIP_CONSTRAINT"}
+    subprocess.run(command, check=True, timeout=_PATIENCE, env=environment, stdin=subprocess.DEVNULL)
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def fetch_cerbos() -> None:
+    """Cerbos' server, which its npm package holds whole: no script of the package is run."""
+    architecture = _ARCHITECTURES.get(platform.machine().lower())
+    system = platform.system().lower()
+    package = f"@cerbos/cerbos-{system}-{architecture}"
+    stamp = FOLDER / "cerbos.version"
+    if stamp.exists() and stamp.read_text("utf-8") == CERBOS:
+        return
+    npm = shutil.which("npm")
+    if npm is None or architecture is None:
+        print("Cerbos is left out: there is no npm, or no binary for this machine", file=sys.stderr)
+        return
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    command = [npm, "install", "--prefix", str(FOLDER), "--no-save", "--no-audit", "--no-fund", "--ignore-scripts"]
+    subprocess.run([*command, f"{package}@{CERBOS}"], check=True, timeout=_PATIENCE, stdin=subprocess.DEVNULL)
+    stamp.write_text(CERBOS, "utf-8")
+
+
+def fetch_wrk() -> None:
+    """Debian's wrk, where this user may install it; else the benchmark's own load is used."""
+    if shutil.which("wrk") is not None:
+        return
+    apt = shutil.which("apt-get")
+    if apt is None or os.geteuid() != 0:
+        print("wrk is not there, and cannot be installed by this user: our own load is used", file=sys.stderr)
+        return
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    install = [apt, "install", "-y", "-qq", "--no-install-recommends", "wrk"]
+    if subprocess.run(install, check=False, timeout=_PATIENCE, env=environment, capture_output=True).returncode:
+        subprocess.run([apt, "update", "-qq"], check=True, timeout=_PATIENCE, env=environment, capture_output=True)
+        subprocess.run(install, check=True, timeout=_PATIENCE, env=environment, capture_output=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
