@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -270,8 +270,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="everything once, in seconds; writes no page")
     parser.add_argument("--output", type=Path, help="where the results go; default: docs/performance/decisions.json")
+    for name in ("rounds", "seconds", "open-seconds"):
+        parser.add_argument(f"--{name}", type=int, help="in place of the plan's own")
     options = parser.parse_args()
-    plan = QUICK if options.quick else Plan()
+    given = {name: getattr(options, name) for name in ("rounds", "seconds", "open_seconds")}
+    plan = replace(QUICK if options.quick else Plan(), **{name: value for name, value in given.items() if value})
     signal.alarm(plan.limit)  # whatever hangs, ends
     os.environ.pop("AUTHZ_URL", None)
     result = run(plan, quick=options.quick)

@@ -198,3 +198,75 @@ def test_it_stops_in_order_and_starts_again_with_the_same_tokens(folder, number)
             trust_env=False,
         ).json()
         assert len(listed["items"]) == 4  # nothing was made twice
+
+
+def test_the_readme_shows_what_is_answered(dev):
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text("utf-8")
+    shown = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", readme, re.DOTALL)]
+    questions = [
+        ("sample", "job", "read", "bakery/shop/checkout"),
+        ("sample", "job", "run", "bakery/shop/checkout"),
+        ("orders", "order", "create", "project:corner-shop"),
+        ("orders", "order", "cancel", "project:corner-shop"),
+    ]
+    secrets = json.loads((dev.folder / "data" / "tokens.json").read_text())
+    catalogs = {"sample": "gitlab", "orders": "orders"}
+    with dev.client(dev.ready["gateway_token"]) as http:
+        for (name, resource, action, target), answer in zip(questions, shown, strict=True):
+            given = {"resource": resource, "action": action, "target": target}
+            found = dev.check(http, token=secrets[name], catalog=catalogs[name], **given).json()
+            changing = ("token_id", "revision")
+            assert list(found) == list(answer)
+            assert [found[key] for key in found if key not in changing] == [
+                answer[key] for key in answer if key not in changing
+            ]
+            assert all(found[key].startswith(answer[key].rstrip("…")) for key in changing)
+
+
+def test_a_named_database_is_used_and_one_of_somebody_else_s_is_left_alone(empty_database_url, tmp_path):
+    option = ("--database-url", empty_database_url)
+    with dev_service(tmp_path, *option) as named, named.client(named.ready["gateway_token"]) as http:
+        assert named.ready["database_url"] == empty_database_url
+        assert named.check(http).json()["decision"] == "allow"
+        admin = named.as_token("admin_token")
+        assert not (tmp_path / "data" / "database").exists()
+        file = tmp_path / "other.ndjson"
+        file.write_text('{"type": "delete", "what": "group", "node": "bakery"}\n')
+        assert run("directory", "import", str(file), env=admin).returncode == 0
+    done = run("dev", "--port", "0", "--data", str(tmp_path / "fresh"), "--database-url", empty_database_url)
+    assert done.returncode == 1
+    assert "holds an organisation already" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b" " * (65 * 1024), 413),
+        (b"[" * 1100 + b"]" * 1100, 400),
+        (b'{"resource": "job", "resource": "pipeline"}', 400),
+        (b'{"token": 1, "resource": [], "action": {}, "target": true}', 400),
+        (b"\x00\xff", 400),
+    ],
+    ids=["65 KiB", "1,100 levels", "a field twice", "wrong types", "no text"],
+)
+def test_an_odd_body_is_refused_and_the_next_one_is_answered(dev, body, status):
+    with dev.client(dev.ready["gateway_token"]) as http:
+        for path in ("/check", "/check/batch"):
+            answer = http.post(path, content=body if status != 413 or path == "/check" else b" " * (5 << 20))
+            assert answer.status_code == status
+            assert answer.headers["content-type"] == "application/problem+json"
+        assert dev.check(http).json()["decision"] == "allow"
+
+
+def test_a_secret_in_a_url_is_refused_and_reaches_no_log(dev):
+    with dev.client(dev.ready["gateway_token"]) as http:
+        answer = http.post(f"/check?token={dev.ready['sample_token']}")
+        assert (answer.status_code, answer.json()["code"]) == (400, "secret_in_url")
+    after_welcome = dev.running.printed.partition("authz token list")[2]
+    assert dev.ready["sample_token"] not in after_welcome
+
+
+def test_a_token_of_one_api_is_worth_nothing_at_another_s_gateway(dev):
+    with dev.client(dev.ready["gateway_token"]) as http:
+        answer = dev.check(http, catalog="orders", resource="order", action="read", target="project:corner-shop").json()
+        assert (answer["decision"], answer["reason"]) == ("deny", "catalog_mismatch")

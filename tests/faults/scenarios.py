@@ -63,24 +63,26 @@ async def deaf_bell(fleet: Fleet) -> Ledger:
 async def slow_writers(fleet: Fleet) -> Ledger:
     """Some writers are far from the database: they hold a revision for long before it is visible, and others pass."""
     ledger = Traffic(fleet).ledger
-    far, near = await fleet.issue(6), await fleet.issue(24)
+    far, near = await fleet.issue(6), await fleet.issue(60)
     for number in range(len(fleet.replicas)):
         for token in far:
             await ask(fleet, number, token, ledger)
     for name in ("1", "2"):
-        fleet.proxies.delay(name, 0.12)
+        fleet.proxies.delay(name, 0.05)
 
     async def far_away(number: int, tokens: list[Issued]) -> None:
         for token in tokens:
             await revoke(fleet, number, token, ledger)
 
-    async def close_by(number: int, tokens: list[Issued]) -> None:
-        for token in tokens:
-            await revoke(fleet, number, token, ledger)
-            await asyncio.sleep(0.04)
+    async def close_by(number: int) -> None:
+        while near:
+            await revoke(fleet, number, near.pop(), ledger)
+            await asyncio.sleep(0.02)
 
-    writing = [far_away(1, far[:3]), far_away(2, far[3:]), close_by(0, near[:12]), close_by(3, near[12:])]
-    await asyncio.gather(*writing)
+    passing = [asyncio.create_task(close_by(number)) for number in (0, 3)]
+    await asyncio.gather(far_away(1, far[:3]), far_away(2, far[3:]))
+    near.clear()
+    await asyncio.gather(*passing)
     fleet.heal()
     await asyncio.sleep(fleet.staleness + 0.1)
     for number in range(len(fleet.replicas)):
@@ -103,8 +105,8 @@ async def slow_fills(fleet: Fleet) -> Ledger:
         await revoke(fleet, 0, token, ledger)
         await asking
 
-    for several in (tokens[:6], tokens[6:]):
-        await asyncio.gather(*(one(token, 0.05 + 0.1 * turn) for turn, token in enumerate(several)))
+    for first in range(0, len(tokens), 4):  # as many as are loaded at once
+        await asyncio.gather(*(one(tokens[at], 0.1 + 0.06 * at) for at in range(first, first + 4)))
     fleet.heal()
     await asyncio.sleep(fleet.staleness + 0.2)
     for token in tokens:

@@ -13,7 +13,8 @@ from authz_service.catalog.model import OwnerCheck
 from authz_service.directory.model import NodeKind
 from authz_service.engine.decide import decide, line_failure
 from authz_service.engine.model import Decision, Reason
-from authz_service.tokens.model import Conditions, Reach, ReachKind, Scope, TokenId
+from authz_service.engine.spot import has_spots
+from authz_service.tokens.model import Conditions, Reach, ReachKind, Scope, TokenId, TokenKind
 
 DANA = builders.account("dana")
 ACME = builders.group("acme")
@@ -111,3 +112,23 @@ def test_a_permission_that_does_not_exist_at_the_target_names_it():
     world = MemoryWorld(builders.rows(catalog, DANA, ACME, WEB, token, members=MEMBER))
     decision = decide_in(world, token.id, builders.ask())
     assert (decision.reason, decision.target) == (Reason.BOUNDARY_MISMATCH, "project:acme/web")
+
+
+@pytest.mark.parametrize(
+    ("changes", "plain"),
+    [
+        ({}, True),
+        ({"expires_at": NOW}, True),
+        ({"kind": TokenKind.LEGACY}, False),
+        ({"parent": TokenId("tok_parent")}, False),
+        ({"conditions": Conditions(("10.0.0.0/8",))}, False),
+        ({"owner": "dana"}, False),
+    ],
+)
+def test_only_what_rests_on_token_place_and_owner_is_remembered_by_place(changes: dict, plain: bool):
+    assert has_spots(replace(builders.token(DANA[0]), **changes), builders.catalog()) is plain
+
+
+def test_a_condition_of_a_permission_keeps_its_catalog_from_being_remembered_by_place():
+    catalog = builders.catalog(builders.permission(when=(("action.soft", True),)))
+    assert not has_spots(builders.token(DANA[0]), catalog)

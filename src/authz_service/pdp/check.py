@@ -7,7 +7,8 @@ from typing import Final, TypeVar
 
 from authz_service.cache.facts import FactKey, Facts, NotAtHandError
 from authz_service.cache.follower import Follower
-from authz_service.directory.model import NodeKind
+from authz_service.catalog.model import ParameterKind
+from authz_service.directory.model import DEFAULT_SOURCE, NodeKind, TargetText, format_target, parse_target
 from authz_service.engine.decide import decide, line_failure
 from authz_service.engine.model import Decision, OperationRequest, PermissionRequest, Reason, Request, deny
 from authz_service.errors import Fault, ForbiddenError, InvalidInputError, OverloadedError, UnauthenticatedError
@@ -64,7 +65,14 @@ class DecisionPoint:
         if MANAGEMENT not in caller.catalogs or not any(EVALUATE in scope.permissions for scope in caller.scopes):
             raise ForbiddenError("this token may not ask for decisions: it needs `decision:evaluate`")
 
-    async def require_may_ask(self, caller: Token, catalog: str, targets: Sequence[str | None] | None) -> None:
+    async def require_may_ask(
+        self,
+        caller: Token,
+        catalog: str,
+        targets: Sequence[str | None] | None,
+        *,
+        client_address: str | None = None,
+    ) -> None:
         """Raises ForbiddenError when the caller asks about a catalog or a group that is not its own (rule M1).
 
         `targets` None is a question whose targets are found only later: it takes `decision:evaluate` at the instance.
@@ -72,29 +80,51 @@ class DecisionPoint:
         name = catalog.partition("@")[0]
         if ANY_CATALOG not in caller.evaluates and name not in caller.evaluates:
             raise ForbiddenError(f"this token may not ask about catalog `{name}`")
-        if (await self.decide_for(caller, EVALUATE, "instance")).allowed:
+        if (await self.decide_for(caller, EVALUATE, "instance", client_address=client_address)).allowed:
             return
         if targets is None:
             raise ForbiddenError("this token may ask only about targets in its own groups: ask for a permission there")
         for target in dict.fromkeys(targets):
-            if not await self._asks_within_group(caller, target):
+            if not await self._asks_within_group(caller, target, client_address):
                 raise ForbiddenError("this token may ask only about targets in its own groups")
 
-    async def _asks_within_group(self, caller: Token, target: str | None) -> bool:
-        if target is None or target == "instance":
+    async def _asks_within_group(self, caller: Token, target: str | None, client_address: str | None) -> bool:
+        """Whether some group at or above the target is the caller's to ask about."""
+        written = None if target is None else parse_target(target)
+        if written is None or written.kind in (NodeKind.INSTANCE, NodeKind.USER):
             return False
-        kind, colon, path = target.rpartition(":")
-        parts = path.split("/")
-        ends = range(len(parts), 0, -1) if not colon or kind != NodeKind.PROJECT else range(len(parts) - 1, 0, -1)
-        for end in ends:
-            group = "/".join(parts[:end])
-            if (await self.decide_for(caller, EVALUATE, f"group:{group}")).allowed:
+        path = written.path or await self._path_of(written)
+        parts = [] if path is None else path.split("/")
+        if written.kind is NodeKind.PROJECT:
+            parts = parts[:-1]
+        for end in range(len(parts), 0, -1):
+            group = format_target(NodeKind.GROUP, "/".join(parts[:end]))
+            if (await self.decide_for(caller, EVALUATE, group, client_address=client_address)).allowed:
                 return True
         return False
 
-    async def decide_for(self, caller: Token, permission: str, target: str) -> Decision:
+    async def _path_of(self, written: TargetText) -> str | None:
+        """The path behind an external id."""
+        if written.kind is None or written.external_id is None:
+            return None
+        kind, external_id = ParameterKind(written.kind.value), written.external_id
+
+        def find() -> str | None:
+            node = self.facts.find_external(DEFAULT_SOURCE, kind, external_id)
+            names = []
+            while node is not None:
+                names.append(node.name)
+                node = None if node.parent is None else self.facts.node(node.parent)
+            return "/".join(reversed(names)) or None
+
+        return await self._answer(find)
+
+    async def decide_for(
+        self, caller: Token, permission: str, target: str, *, client_address: str | None = None
+    ) -> Decision:
         """Whether a management permission holds for a caller at a target, by the same engine (rule M1)."""
-        request = Request(MANAGEMENT, PermissionRequest(permission, target), self.follower.now())
+        ask = PermissionRequest(permission, target)
+        request = Request(MANAGEMENT, ask, self.follower.now(), client_address=client_address)
         return await self._answer(lambda: decide(caller, self.facts, request))
 
     # what is asked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -66,7 +67,7 @@ async def apply_import(
     """
     await hold_for_import(conn)
     known = await load_first(conn, lines, source)
-    plan = make_plan(lines, known, source=source)
+    plan = await asyncio.to_thread(make_plan, lines, known, source=source)  # seconds for a large import
     tries = 0
     while not isinstance(plan, Plan):
         tries += 1
@@ -74,7 +75,7 @@ async def apply_import(
             known = await load_everything(conn)
         else:
             await load_needs(conn, known, plan)
-        plan = make_plan(lines, known, source=source)
+        plan = await asyncio.to_thread(make_plan, lines, known, source=source)
     touched = ChangeSet() if changes is None else changes
     writer = _Writer(conn, plan, touched)
     await writer.write()

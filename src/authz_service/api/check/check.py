@@ -120,12 +120,13 @@ async def _answer(
     try:
         # Whoever may not ask learns nothing of what this route takes.
         secret = bearer_secret(request)
-        caller = await point.authenticate(secret, client_address=client_address(request))
+        address = client_address(request)
+        caller = await point.authenticate(secret, client_address=address)
         await point.require_evaluator(caller)
         asked = read(await read_body(request, limit))
         catalog = asked.catalog or _only_catalog(caller)
         bare = [ask.about.target for ask in asked.items if isinstance(ask.about, PermissionRequest)]
-        await point.require_may_ask(caller, catalog, bare or None)
+        await point.require_may_ask(caller, catalog, bare or None, client_address=address)
         question = Question(asked.items, catalog, asked.client_address, asked.freshly)
         answers = await point.check(asked.secret, question)
         quick: QuickAnswers = request.app.state.quick
