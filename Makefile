@@ -9,7 +9,7 @@ QUICK := $(wildcard tests/unit tests/property tests/conformance)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-fast test-long test-faults mutants check fix bench bench-freshness bench-scale \
-	openapi wheel clean
+	catalogs openapi wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +41,7 @@ check: setup ## everything CI checks before the tests; changes no file
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/catalogs.py --check
 	$(if $(wildcard tools/openapi.py),$(BIN)/python tools/openapi.py --check)
 
 fix: setup ## format, and correct what can be corrected by itself
@@ -57,6 +58,9 @@ bench-freshness: setup ## how soon every replica knows of a revoke
 bench-scale: setup ## what grows with the directory and the tokens, and what must not; half an hour (BENCH=--quick)
 	$(BIN)/python tools/bench_tools.py
 	$(BIN)/python -m benchmarks.scale $(BENCH)
+
+catalogs: setup ## recompile the shipped catalogs, after a change to one or to the code that reads them
+	$(BIN)/python tools/catalogs.py
 
 openapi: setup ## regenerate the published OpenAPI document
 	$(BIN)/python tools/openapi.py

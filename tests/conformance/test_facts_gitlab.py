@@ -223,6 +223,16 @@ def test_requests_as_clients_send_them_find_their_route(gitlab, method, path, op
     assert make_router(gitlab).resolve(method, f"/api/v4{path}") == Match(operation, parameters)
 
 
+def test_every_route_is_found_by_its_own_path(gitlab):
+    router = make_router(gitlab)
+    for operation in gitlab.operations.values():
+        if operation.kind is OperationKind.REST:
+            path = re.sub(r"[:*]\w+", "v", re.sub(r"(?<!\\)\(.*?(?<!\\)\)", "", operation.path)).replace("\\", "")
+            found = router.resolve(operation.method, f"{gitlab.base_path}{path}")
+            assert isinstance(found, Match), (operation.id, path, found)
+            assert found.operation_id == operation.id
+
+
 # What is in no table
 
 SERVICES = {

@@ -86,7 +86,8 @@ def test_a_worker_that_dies_is_replaced(env, tmp_path):
 
 
 def test_workers_do_not_outlive_a_supervisor_that_was_killed(env, tmp_path):
-    with serve(tmp_path, env, AUTHZ_WORKERS="2") as (running, _):
+    figures = tmp_path / "figures"  # who is killed cleans up nothing
+    with serve(tmp_path, env, AUTHZ_WORKERS="2", AUTHZ_METRICS_DIR=str(figures)) as (running, _):
         workers = workers_of(running.process.pid)
         running.process.kill()
         running.process.wait()

@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 from authz_service.store.schema import migrate
@@ -58,6 +57,7 @@ class Fleet:
     ) -> None:
         self.staleness = staleness
         self.postgres = postgres or Postgres()
+        self._former: list[Postgres] = []
         self.names = [str(number) for number in range(replicas)]
         self._split = split
         self._mutant = mutant
@@ -123,7 +123,17 @@ class Fleet:
         for replica in self.replicas:
             replica.stop()
         self.proxies.close()
-        self.postgres.remove()
+        for server in (self.postgres, *self._former):
+            server.remove()
+
+    def move_to(self, postgres: Postgres) -> None:
+        """Every link leads to another server from here on, as after a failover; what was open breaks."""
+        self._former.append(self.postgres)
+        self.postgres = postgres
+        for name in self.names:
+            for proxy in (name, f"pool-{name}") if self._split else (name,):
+                self.proxies.aim(proxy, postgres.socket)
+                self.proxies.cut(proxy)
 
     def authz(self, *arguments: str, postgres: Postgres | None = None) -> subprocess.CompletedProcess[str]:
         """A command of an operator, beside the database."""
@@ -219,7 +229,3 @@ def wait_until(condition: Any, seconds: float = 20.0, what: str = "it") -> None:
         if time.monotonic() > end:
             raise AssertionError(f"{what} did not happen within {seconds:g} s")
         time.sleep(0.02)
-
-
-def here(name: str) -> Path:
-    return ROOT / name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -153,6 +154,18 @@ class Postgres:
         try:
             await conn.execute(f"alter system set synchronous_standby_names = '{names}'")
             await conn.execute("select pg_reload_conf()")
+        finally:
+            await conn.close()
+
+    async def part(self) -> None:
+        """A standby follows nobody from here on. Freezing it is not enough: what was sent lies in its socket."""
+        conn = await self.connect()
+        try:
+            await conn.execute("alter system set primary_conninfo = ''")
+            await conn.execute("select pg_reload_conf()")
+            async with asyncio.timeout(20):
+                while await conn.fetchval("select count(*) from pg_stat_wal_receiver"):
+                    await asyncio.sleep(0.02)
         finally:
             await conn.close()
 

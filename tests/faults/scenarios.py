@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+from authz_service.store.changes import ChangeKind, ChangeSet, append
+from authz_service.store.database import Database
 from tests.faults.client import Connection, check_request, now, request
 from tests.faults.fleet import PROJECT, Fleet, Issued
+from tests.faults.postgres import Postgres
 from tests.faults.proxy import DEAD, DEAF, HOLE, REFUSE
 from tests.faults.traffic import Ledger, Traffic
 
@@ -135,3 +138,159 @@ async def revoke(fleet: Fleet, number: int, token: Issued, ledger: Ledger, *, wa
     assert answer.status == 200, answer.body
     ledger.revoked[token.secret] = now()
     ledger.acknowledged.append(token.id)
+
+
+async def frozen_database(fleet: Fleet) -> Ledger:
+    """The server stops in the middle of everything, answers nobody, and goes on much later."""
+    traffic = Traffic(fleet)
+    async with traffic.running() as ledger:
+        await asyncio.sleep(0.3)
+        fleet.postgres.freeze()
+        await asyncio.sleep(fleet.staleness * 2)
+        for replica in fleet.replicas:
+            assert replica.obstacles() == ["stale"]
+            assert replica.get("/livez")[0] == 200
+        fleet.postgres.thaw()
+        await asyncio.sleep(fleet.staleness)
+    await traffic.settle()
+    return ledger
+
+
+async def killed_database(fleet: Fleet) -> Ledger:
+    """The server dies with all its processes, and comes back; what was acknowledged is there."""
+    traffic = Traffic(fleet)
+    async with traffic.running() as ledger:
+        for _ in range(2):
+            await asyncio.sleep(0.4)
+            fleet.postgres.kill()
+            await asyncio.to_thread(fleet.postgres.restart)
+        await asyncio.sleep(fleet.staleness)
+    await traffic.settle()
+    return ledger
+
+
+async def frozen_replica(fleet: Fleet) -> Ledger:
+    """A replica stands still while the others revoke. What it was asked meanwhile it answers when it wakes."""
+    traffic = Traffic(fleet)
+    async with traffic.running(writers=[0, 1]) as ledger:
+        await asyncio.sleep(0.3)
+        fleet.replicas[2].freeze()
+        await asyncio.sleep(fleet.staleness * 2)
+        fleet.replicas[2].thaw()
+        await asyncio.sleep(fleet.staleness)
+    await traffic.settle()
+    return ledger
+
+
+async def killed_replica(fleet: Fleet) -> Ledger:
+    """A replica dies, and another process takes its place."""
+    traffic = Traffic(fleet)
+    async with traffic.running() as ledger:
+        await asyncio.sleep(0.3)
+        fleet.replicas[3].kill()
+        fleet.replicas[3].relaunch()
+        await asyncio.to_thread(fleet.replicas[3].await_answering)
+        await asyncio.sleep(fleet.staleness)
+    await traffic.settle()
+    return ledger
+
+
+async def failover(fleet: Fleet) -> Ledger:
+    """The primary dies; the standby that had everything takes over. Nobody needs to be told."""
+    standby = fleet.postgres.copy(standby=True).start()
+    await fleet.postgres.require_standbys("*")
+    await _until_synchronous(fleet)
+    traffic = Traffic(fleet)
+    async with traffic.running() as ledger:
+        await asyncio.sleep(0.5)
+        fleet.postgres.kill()
+        await standby.promote()
+        fleet.move_to(standby)
+        await asyncio.sleep(fleet.staleness)
+    await traffic.settle()
+    for replica in fleet.replicas:
+        assert replica.figure("authz_cache_resets_total") == 0
+    return ledger
+
+
+async def lost_tail(fleet: Fleet) -> Ledger:
+    """The standby that takes over lacks the last revokes, which were acknowledged and in force everywhere."""
+    standby = fleet.postgres.copy(standby=True).start()
+    tokens = await fleet.issue(6)
+    ledger = Traffic(fleet).ledger
+    for number in range(len(fleet.replicas)):
+        for token in tokens:
+            await ask(fleet, number, token, ledger)
+    await _until_replayed(fleet, standby)
+    await standby.part()
+    for token in tokens[:3]:
+        await revoke(fleet, 0, token, ledger, wait=True)
+    fleet.postgres.kill()
+    await standby.promote()
+    await _write_revisions(standby, 5)  # the new primary goes on, over the numbers that were lost
+    fleet.move_to(standby)
+    await _ask_for(fleet, tokens, ledger, fleet.staleness * 2)
+    for replica in fleet.replicas:
+        assert replica.obstacles() == ["rewound"], replica.obstacles()
+        assert replica.get("/livez")[0] == 200
+    return ledger
+
+
+async def restored_backup(fleet: Fleet) -> Ledger:
+    """An older backup takes the database's place, and goes on being written to."""
+    tokens = await fleet.issue(6)
+    ledger = Traffic(fleet).ledger
+    for number in range(len(fleet.replicas)):
+        for token in tokens:
+            await ask(fleet, number, token, ledger)
+    backup = fleet.postgres.copy(standby=False)
+    for token in tokens[:3]:
+        await revoke(fleet, 0, token, ledger, wait=True)
+    fleet.postgres.stop()
+    backup.start()
+    # As many revisions as were lost, and more: the head alone would tell nothing.
+    await backup.fetch("update token set revoked_at = now() where id = $1", tokens[5].id)
+    await _write_revisions(backup, 5)
+    fleet.move_to(backup)
+    await _ask_for(fleet, tokens[:5], ledger, fleet.staleness * 2)
+    for replica in fleet.replicas:
+        assert replica.obstacles() == ["rewound"], replica.obstacles()
+    return ledger
+
+
+async def _ask_for(fleet: Fleet, tokens: list[Issued], ledger: Ledger, seconds: float) -> None:
+    end = now() + seconds
+    while now() < end:
+        for number in range(len(fleet.replicas)):
+            for token in tokens:
+                await ask(fleet, number, token, ledger)
+    assert not ledger.broken, ledger.broken[:5]
+
+
+async def _write_revisions(postgres: Postgres, count: int) -> None:
+    database = Database(postgres.server.dsn)
+    for number in range(count):
+        async with database.transaction() as conn:
+            changes = ChangeSet()
+            changes.touch(ChangeKind.TOKEN, f"tok_{number}")
+            await append(conn, changes)
+    await database.close()
+
+
+async def _until_synchronous(fleet: Fleet) -> None:
+    for _ in range(500):
+        rows = await fleet.postgres.fetch("select sync_state from pg_stat_replication")
+        if [row["sync_state"] for row in rows] == ["sync"]:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("the standby does not follow")
+
+
+async def _until_replayed(fleet: Fleet, standby: Postgres) -> None:
+    [head] = await fleet.postgres.fetch("select pg_current_wal_lsn()::text as at")
+    for _ in range(500):
+        rows = await standby.fetch("select pg_last_wal_replay_lsn() >= $1::text::pg_lsn as there", head["at"])
+        if rows[0]["there"]:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("the standby does not follow")

@@ -48,7 +48,7 @@ class Service:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             for event in self.events():
-                if event.get("event") == "answering" and event.get("at", 0) >= 0:
+                if event.get("event") == "answering":
                     self.port = int(event["url"].rpartition(":")[2])
                     return self
             if not self.runs:
@@ -64,10 +64,10 @@ class Service:
                 found.append(json.loads(line))
         return found
 
-    def restart(self) -> Self:
-        """A new process on the same port."""
+    def relaunch(self) -> Self:
+        """A new process on the same port, not waited for. From the main thread: a process ends with its thread."""
         self.log.write_text("")
-        return self.launch().await_answering()
+        return self.launch()
 
     @property
     def pid(self) -> int:

@@ -65,6 +65,7 @@ PUBLISHED: dict[NodeKind, tuple[Target, ...]] = {
         Target(TargetKind.BELOW, ("nid",), ParameterKind.NAMESPACE),
         Target(TargetKind.BELOW, ("id",), ParameterKind.PROJECT),
         Target(TargetKind.BELOW, ("uid",), ParameterKind.USER),
+        Target(TargetKind.BELOW),
         Target(TargetKind.ANYWHERE),
         Target(TargetKind.PARAMETER, ("gid",), ParameterKind.GROUP),
     ),
@@ -235,6 +236,7 @@ class CatalogMaker:
                 frozenset(permission.name for permission in permissions if self._chance(share)),
                 frozenset(operation.id for operation in operations if self._chance(share / 2)),
                 covers,
+                public_only=self._chance(0.25),
             )
             for name, share, covers in (
                 ("api", 0.9, self._random.choice(list(AnyOperation))),

@@ -27,12 +27,17 @@ class Holding:
     facts: Facts
 
     def given(
-        self, permission: Permission, boundary: NodeKind, place: Place, carried: bool
+        self, permission: Permission, boundary: NodeKind, place: Place, carried: Operation | None
     ) -> tuple[Reason | None, bool]:
-        """(why A3 fails at the place or None, whether it holds by the visitor's way of A8)."""
+        """(why A3 fails at the place or None, whether it holds by the visitor's way of A8).
+
+        `carried` is the operation that is asked for, which a bundle may carry as a whole (C7).
+        """
         if not self.is_held(permission, boundary, place, carried):
             return Reason.PERMISSION_MISSING, False
         if self.token.kind is TokenKind.LEGACY:
+            if not self.is_held(permission, boundary, place, carried, counting=self.bundles_counting_at(place)):
+                return Reason.OUTSIDE_REACH, False
             if self.legacy_covers(place):
                 return None, False
             visits = permission.visitor and people.is_open_to(self.rows, self.token.owner, place)
@@ -42,12 +47,24 @@ class Holding:
                 return None, False
         return Reason.OUTSIDE_REACH, False
 
-    def is_held(self, permission: Permission, boundary: NodeKind, place: Place | None, carried: bool) -> bool:
-        """Whether the token holds the permission in any reach at all."""
+    def is_held(
+        self,
+        permission: Permission,
+        boundary: NodeKind,
+        place: Place | None,
+        carried: Operation | None,
+        counting: list[Bundle] | None = None,
+    ) -> bool:
+        """Whether the token holds the permission in any reach at all, or by the bundles of these that count."""
         if self.token.kind is TokenKind.LEGACY:
-            if carried and self.facts.matches(permission.when, place):
+            bundles = self.bundles() if counting is None else counting
+            if (
+                carried is not None
+                and any(carried.id in bundle.operations for bundle in bundles)
+                and self.facts.matches(permission.when, place)
+            ):
                 return True
-            names = [name for bundle in self.bundles() for name in bundle.permissions]
+            names = [name for bundle in bundles for name in bundle.permissions]
             return self.holds(names, permission, boundary, place)
         return any(self.holds(list(scope.permissions), permission, boundary, place) for scope in self.scopes())
 
@@ -83,6 +100,41 @@ class Holding:
             if not more:
                 return found
             found |= more
+
+    def given_below(
+        self, permission: Permission, boundary: NodeKind, top: Place, carried: Operation | None
+    ) -> Reason | None:
+        """A3 at the top of a mutating `below`, where a user is the namespace that projects lie in (C3)."""
+        fine_grained = self.token.kind is TokenKind.FINE_GRAINED
+        if not (fine_grained and top.kind is NodeKind.USER and boundary is NodeKind.PROJECT):
+            return self.given(permission, boundary, top, carried)[0]
+        if not self.is_held(permission, boundary, top, None):
+            return Reason.PERMISSION_MISSING
+        for scope in self.scopes():
+            holds = self.holds(list(scope.permissions), permission, boundary, top)
+            if holds and self.covers_namespace(scope, top):
+                return None
+        return Reason.OUTSIDE_REACH
+
+    def covers_namespace(self, scope: Scope, user: Place) -> bool:
+        """T2 and T6 for all projects in a user's namespace."""
+        namespace: object = user.id
+        if self.catalog.upstream:
+            namespace = str(user.id).replace("user:", "group:", 1)
+        reach = scope.reach
+        if self.catalog.single_owner:
+            holder = self.token.resource_owner
+            if isinstance(holder, str):
+                holder = places.fold(self.catalog, holder)
+            if holder != namespace or reach.kind is ReachKind.ALL_MEMBERSHIPS:
+                return False
+        if reach.kind is ReachKind.SELECTED:
+            nodes = [places.fold(self.catalog, node) if isinstance(node, str) else node for node in reach.nodes]
+            return namespace in nodes
+        if reach.kind is ReachKind.ALL_MEMBERSHIPS and self.catalog.upstream:
+            return False
+        own = reach.kind in (ReachKind.ALL_MEMBERSHIPS, ReachKind.PERSONAL_PROJECTS)
+        return own and self.is_own_account(user)
 
     def covers(self, scope: Scope, place: Place) -> bool:
         """T2 and T6."""
@@ -147,8 +199,10 @@ class Holding:
             return []
         return [self.catalog.bundles[name] for name in self.token.legacy_scopes if name in self.catalog.bundles]
 
-    def is_carried(self, operation: Operation) -> bool:
-        return any(operation.id in bundle.operations for bundle in self.bundles())
+    def bundles_counting_at(self, place: Place) -> list[Bundle]:
+        """C7: `public_only` ones say nothing of a project or group that is not public."""
+        hidden = place.kind in COVERED_BY_NODES and not people.is_public(self.rows, place)
+        return [bundle for bundle in self.bundles() if not (bundle.public_only and hidden)]
 
     def permission(self, name: str) -> Permission | None:
         """By today's name, or by a former one (C8)."""

@@ -78,7 +78,9 @@ class Items:
             return None, None
         if target.kind is TargetKind.INSTANCE:
             place = places.instance_place(self.rows, self.catalog)
-        elif target.kind is TargetKind.SELF and target.owner_is is None:
+        elif (target.kind is TargetKind.SELF and target.owner_is is None) or (
+            target.kind is TargetKind.BELOW and not target.parameters
+        ):
             place = places.owner_place(self.rows, self.catalog, self.token.owner)
         elif target.kind is TargetKind.CALLER:
             assert isinstance(self.request.ask, OperationRequest)
@@ -106,7 +108,7 @@ class Items:
 
     def try_item(self, operation: Operation, item: Item, set_role: str | None) -> Outcome:
         permission = self.permission_of(item)
-        carried = self.holding.is_carried(operation)
+        carried = operation
         place = self.find(item.target)[1]
         if item.target.kind not in (TargetKind.BELOW, TargetKind.ANYWHERE):
             assert place is not None
@@ -114,13 +116,15 @@ class Items:
         if operation.mutates:
             if place is None:  # `anywhere` never serves a mutating operation
                 return self.nowhere(permission, item.boundary, None, carried)
-            reason, _ = self.holding.given(permission, item.boundary, place, carried)
+            reason = self.holding.given_below(permission, item.boundary, place, carried)
             if reason is not None:
                 return Outcome(A3, reason)
         outcomes = [
             self.at_place(permission, candidate, set_role, carried=carried)
             for candidate in self.candidates(item, place)
         ]
+        if not outcomes and operation.mutates and place is not None and item.boundary is NodeKind.PROJECT:
+            return self.in_empty(permission, item.boundary, place, set_role, carried)
         if not outcomes:
             return self.nowhere(permission, item.boundary, place, carried)
         furthest = max(outcome.stage for outcome in outcomes)
@@ -129,7 +133,22 @@ class Items:
             key=lambda outcome: ORDER.index(outcome.reason),
         )
 
-    def nowhere(self, permission: Permission, boundary: NodeKind, place: Place | None, carried: bool) -> Outcome:
+    def in_empty(
+        self, permission: Permission, boundary: NodeKind, top: Place, set_role: str | None, carried: Operation
+    ) -> Outcome:
+        """C3: nothing is there yet, so A4 is judged at the top itself; a user's namespace is nobody else's."""
+        if self.token.kind is TokenKind.LEGACY and self.holding.given(permission, boundary, top, carried)[1]:
+            return Outcome(PASSED, Reason.GRANTED)
+        fault = self.owner_fault(permission, top, set_role, boundary)
+        owner = self.token.owner
+        foreign = top.kind is NodeKind.USER and not self.holding.is_own_account(top)
+        if foreign and not self.catalog.upstream and not people.is_admin(self.rows, owner):
+            fault = Reason.OWNER_NOT_MEMBER
+        return Outcome(PASSED, Reason.GRANTED) if fault is None else Outcome(A4, fault)
+
+    def nowhere(
+        self, permission: Permission, boundary: NodeKind, place: Place | None, carried: Operation | None
+    ) -> Outcome:
         held = self.holding.is_held(permission, boundary, place, carried)
         return Outcome(A3, Reason.OUTSIDE_REACH if held else Reason.PERMISSION_MISSING)
 
@@ -154,7 +173,7 @@ class Items:
         place: Place,
         set_role: str | None,
         *,
-        carried: bool = False,
+        carried: Operation | None = None,
         exceptions: bool = False,
     ) -> Outcome:
         """A3 and A4 at one place, and the exception of an item (A7)."""
@@ -177,12 +196,15 @@ class Items:
 
     # A4: the owner
 
-    def owner_fault(self, permission: Permission | None, place: Place, set_role: str | None) -> Reason | None:
+    def owner_fault(
+        self, permission: Permission | None, place: Place, set_role: str | None, boundary: NodeKind | None = None
+    ) -> Reason | None:
+        """`boundary` is the item's where it is not the place's own kind."""
         if self.catalog.upstream:
             return None
         owner = self.token.owner
         admin = people.is_admin(self.rows, owner)
-        own_role = None if permission is None else permission.boundaries[place.kind]
+        own_role = None if permission is None else permission.boundaries[boundary or place.kind]
         member = admin or people.is_member(self.rows, self.catalog, owner, place)
         if place.kind in COVERED_BY_NODES and not member:
             return Reason.OWNER_NOT_MEMBER

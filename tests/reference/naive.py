@@ -182,10 +182,8 @@ class Hearing(Items):
         if not operation.sets:
             if not_open is not None:
                 return not_open
-            if self.holding.is_carried(operation):
-                return self.answer_given_target()
             reason = Reason.OPERATION_CLOSED if operation.closed else Reason.PERMISSION_MISSING
-            return Decision(False, reason)
+            return self.answer_given_target(lambda bundle: operation.id in bundle.operations, reason)
         return self.answer_sets(operation)
 
     def answer_open(self, target: Target | None) -> Decision:
@@ -203,18 +201,20 @@ class Hearing(Items):
 
     def answer_unlisted(self, ask: OperationRequest) -> Decision:
         """C7: an operation in no table."""
-        covers = {bundle.any_operation for bundle in self.holding.bundles()}
-        if AnyOperation.ALL in covers or (AnyOperation.READ in covers and not ask.mutates):
-            return self.answer_given_target()
-        return Decision(False, Reason.OPERATION_UNKNOWN)
+        covering = {AnyOperation.ALL} if ask.mutates else {AnyOperation.ALL, AnyOperation.READ}
+        return self.answer_given_target(lambda bundle: bundle.any_operation in covering, Reason.OPERATION_UNKNOWN)
 
-    def answer_given_target(self) -> Decision:
+    def answer_given_target(self, covers: Callable[[Bundle], bool], otherwise: Reason) -> Decision:
+        """C7: by the place the caller gives, where some bundle covers the call."""
+        if not any(covers(bundle) for bundle in self.holding.bundles()):
+            return Decision(False, otherwise)
         reason, place = self.find(Target(TargetKind.CALLER))
         if place is None:
             hide = reason is Reason.TARGET_UNKNOWN and not self.catalog.upstream
             return Decision(False, reason or Reason.TARGET_UNKNOWN, hide=hide)
         fault = self.owner_fault(None, place, None)
-        if place.kind is NodeKind.USER and not self.holding.is_own_account(place):
+        counts = any(covers(bundle) for bundle in self.holding.bundles_counting_at(place))
+        if not counts or (place.kind is NodeKind.USER and not self.holding.is_own_account(place)):
             fault = Reason.OUTSIDE_REACH
         if fault is not None:
             return Decision(False, fault, hide=self.unseen(place))

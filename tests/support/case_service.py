@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +14,7 @@ import httpx
 from sqlalchemy import text
 from tests.reference.rows import Rows
 from tests.support.case_rows import NOW, rows_of, token_id
-from tests.support.cases import Case, Question
+from tests.support.cases import SHOWN, Case, CaseWorld, Question
 from tests.support.stored_rows import external_id, import_lines, install, put_rows
 
 from authz_service.app import create_app
@@ -40,7 +40,7 @@ _PLACEHOLDER = re.compile(r":(\w+)|\*(\w+)|\{(\w+)\*?\}")
 
 @dataclass
 class CaseService:
-    """`enter` a case, then ask. Entering the case that is there already does nothing."""
+    """`enter` a case, then ask. Entering a world that is there already does nothing."""
 
     app: Any
     database: Database
@@ -49,10 +49,10 @@ class CaseService:
     hot: httpx.AsyncClient
     gateway: str = ""
     secrets: Mapping[TokenId, str] | None = None
-    entered: Case | None = None
+    entered: CaseWorld | None = None
 
     async def enter(self, case: Case) -> None:
-        if case is self.entered:
+        if case.world is self.entered:
             return
         self.entered = None
         before = rows_before(case)
@@ -68,7 +68,7 @@ class CaseService:
             for event in case.world.then:
                 await events.happen(*event.split())
             await self.point.follower.poll_now()
-        self.entered = case
+        self.entered = case.world
 
     async def _clear(self) -> None:
         """Nothing of the case before is left, and it is `NOW`."""
@@ -116,6 +116,27 @@ class CaseService:
 
     async def post(self, client: httpx.AsyncClient, path: str, body: Any, secret: str | None = None) -> httpx.Response:
         return await client.post(path, json=body, headers={"Authorization": f"Bearer {secret or self.gateway}"})
+
+
+def together(cases: Iterable[Case]) -> list[Case]:
+    """The same cases world by world: equal worlds to which nothing happens are one, with the tokens of all."""
+    worlds: dict[str, CaseWorld] = {}
+    tokens_of: dict[str, dict[str, Mapping[str, Any]]] = {}
+    found: list[tuple[Case, str]] = []
+    for number, case in enumerate(cases):
+        named = {label: token for label, token in case.world.tokens.items() if label != SHOWN}
+        key = repr(replace(case.world, tokens=named)) + (f" and then {number}" if case.world.then else "")
+        worlds.setdefault(key, case.world)
+        tokens_of.setdefault(key, named)
+        if SHOWN in case.world.tokens:
+            label = f"{SHOWN}_{number}"
+            tokens_of[key][label] = case.world.tokens[SHOWN]
+            case = replace(case, question=replace(case.question, token=label))  # noqa: PLW2901
+        found.append((case, key))
+    shared = {key: replace(world, tokens=tokens_of[key]) for key, world in worlds.items()}
+    order = list(worlds)
+    found.sort(key=lambda pair: order.index(pair[1]))
+    return [replace(case, world=shared[key]) for case, key in found]
 
 
 def rows_before(case: Case) -> Rows:

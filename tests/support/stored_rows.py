@@ -174,11 +174,12 @@ async def put_rows(database: Database, rows: Rows, peppers: Peppers) -> Stored:
             digest = peppers.digest(secret.reveal())
             assert digest is not None
             await tokens.insert(conn, TokenRecord(_with_ids(token, ids), peppers.current, token.id), digest)
+            secrets[token.id] = secret.reveal()
+        for token in rows.tokens:
             await conn.execute(
                 text("update token set created_at = coalesce(:created, created_at), revoked_at = :revoked where id = :id"),
                 {"created": token.created_at, "revoked": token.revoked_at, "id": token.id},
             )
-            secrets[token.id] = secret.reveal()
     gone = [user for user in rows.users if user.state is UserState.DELETED]
     if gone:
         await import_lines(

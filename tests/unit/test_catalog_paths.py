@@ -20,6 +20,7 @@ from authz_service.catalog.paths import OperationTextError, parse_operation, par
         ("Type.Issue", OperationKind.GRAPHQL, False),
         ("git.push", OperationKind.GIT, True),
         ("git.fetch", OperationKind.GIT, True),
+        ("registry.pull", OperationKind.REGISTRY, True),
     ],
 )
 def test_an_operation_says_its_kind_and_whether_it_mutates(text, kind, mutates):

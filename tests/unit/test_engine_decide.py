@@ -9,11 +9,12 @@ from tests import builders
 from tests.builders import DAY, NOW
 from tests.support.memory_world import MemoryWorld, decide_in
 
-from authz_service.catalog.model import OwnerCheck
+from authz_service.catalog.model import NO_ROLE_NEEDED, OwnerCheck
 from authz_service.directory.model import NodeKind
+from authz_service.engine.case import open_case
 from authz_service.engine.decide import decide, line_failure
 from authz_service.engine.model import Decision, Reason
-from authz_service.engine.spot import has_spots
+from authz_service.engine.spot import has_spots, spot_at
 from authz_service.tokens.model import Conditions, Reach, ReachKind, Scope, TokenId, TokenKind
 
 DANA = builders.account("dana")
@@ -132,3 +133,31 @@ def test_only_what_rests_on_token_place_and_owner_is_remembered_by_place(changes
 def test_a_condition_of_a_permission_keeps_its_catalog_from_being_remembered_by_place():
     catalog = builders.catalog(builders.permission(when=(("action.soft", True),)))
     assert not has_spots(builders.token(DANA[0]), catalog)
+
+
+@pytest.mark.parametrize(
+    ("admin", "target", "allowed"),
+    [
+        (False, "instance", {"free:read"}),
+        (True, "instance", {"free:read", "license:read"}),
+        (False, "project:acme/web", {"free:read"}),
+        (True, "project:acme/web", {"free:read", "license:read"}),
+    ],
+)
+def test_what_is_remembered_of_a_place_knows_admins_and_roles(admin: bool, target: str, allowed: set[str]):
+    instance, place = NodeKind.INSTANCE, NodeKind.PROJECT
+    catalog = builders.catalog(
+        builders.permission("license:read", 0, boundaries={instance: None, place: "owner"}),
+        builders.permission("free:read", 1, boundaries={instance: NO_ROLE_NEEDED, place: "member"}),
+        builders.permission("key:read", 2, boundaries={NodeKind.USER: None}),
+    )
+    user, home = builders.account("erin", admin=admin)
+    names = ("license:read", "free:read", "key:read")
+    token = builders.token(user, builders.scope(*names, on=(ACME,)), Scope("forge", Reach(ReachKind.INSTANCE), names))
+    rows = builders.rows(catalog, (user, home), ACME, WEB, token, members=((user, ACME, "member"),))
+    case = open_case(token, catalog, MemoryWorld(rows), builders.ask(target=target))
+    found = case.places.parse(target)
+    assert found is not None
+    spot = spot_at(case, found)
+    assert {permission.name for permission in catalog.permissions if spot.allowed >> permission.number & 1} == allowed
+    assert spot.deniable == 0

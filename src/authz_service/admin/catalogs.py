@@ -180,7 +180,7 @@ def _describe_target(target: Target) -> str:
         case TargetKind.PARAMETER:
             return named
         case TargetKind.BELOW:
-            return f"below {named}"
+            return f"below {named or 'self'}"
         case TargetKind.SELF if target.owner_is is not None:
             return f"self, who must be {{{target.owner_is}}}"
         case kind:

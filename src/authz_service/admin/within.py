@@ -10,7 +10,7 @@ from authz_service.admin.issuing import Issue
 from authz_service.admin.reaches import ReadScope
 from authz_service.catalog.model import Catalog, Permission
 from authz_service.compiler.compile import compile_lookup
-from authz_service.compiler.lookup import Lookup
+from authz_service.compiler.lookup import LegacyHoldings, Lookup
 from authz_service.directory.model import NodeKind, User
 from authz_service.engine.model import World
 from authz_service.engine.places import Place, effective_roles, is_member
@@ -55,21 +55,27 @@ def _find_beyond(facts: World, holder: Token, issue: Issue, code: str) -> Faults
 def _check_legacy(holder: Token, issue: Issue, code: str, faults: Faults) -> None:
     """A coarse token comes only from a coarse token of the same owner that carries as much."""
     for catalog in issue.catalogs.values():
-        wanted = compile_lookup(issue.token, catalog).legacy
-        held = compile_lookup(holder, catalog).legacy
-        if wanted is None:
-            continue
-        enough = held is not None and (
+        wanted = compile_lookup(issue.token, catalog)
+        held = compile_lookup(holder, catalog)
+        enough = (
             _same_owner(holder, issue.token, catalog)
-            and not wanted.permissions & ~held.permissions
-            and wanted.operations <= held.operations
-            and wanted.any_read <= held.any_read
-            and wanted.any_write <= held.any_write
+            and _carries(held.legacy, wanted.legacy)
+            and _carries(held.legacy_public, wanted.legacy_public)
         )
         if not enough:
             faults.add(
                 "/legacy_scopes", code, "the token that issues this one does not carry these legacy scopes itself"
             )
+
+
+def _carries(held: LegacyHoldings | None, wanted: LegacyHoldings | None) -> bool:
+    return wanted is None or (
+        held is not None
+        and not wanted.permissions & ~held.permissions
+        and wanted.operations <= held.operations
+        and wanted.any_read <= held.any_read
+        and wanted.any_write <= held.any_write
+    )
 
 
 def _same_owner(holder: Token, wanted: Token, catalog: Catalog) -> bool:

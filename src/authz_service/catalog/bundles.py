@@ -10,7 +10,7 @@ from authz_service.catalog.document import Section
 from authz_service.catalog.faults import CatalogFault, Faults
 from authz_service.catalog.model import AnyOperation, Bundle, Operation, Permission
 from authz_service.catalog.permissions import Permissions
-from authz_service.catalog.reading import Word, entries_in, text_in, words_of
+from authz_service.catalog.reading import Word, entries_in, flag_in, text_in, words_of
 
 ALL: Final = "all"
 READS: Final = "reads"
@@ -44,6 +44,7 @@ def read_bundles(
             _names(words_of(body.find("operations")), operations, operation_of),
             AnyOperation(text_in(body, "any_operation") or AnyOperation.NONE),
             text_in(body, "description") or "",
+            public_only=flag_in(body, "public_only") is True,
         )
     return bundles
 

@@ -59,11 +59,13 @@ def check_target(
     if boundary is not None and wrong.get(target.kind):
         message = f"the target `{target.kind.value}` of `{text.id}` can never be a {boundary.value}"
         faults.add(line, CatalogFault.BAD_TARGET, message)
-    if target.kind is TargetKind.SELF and target.owner_is is None:
-        users = rules.users_in(text)
-        if users:
-            message = f"`{users[0]}` in `{text.id}` names a user; write `self {{{users[0]}}}`: it must be the owner"
-            faults.add(line, CatalogFault.OWNER_IS_MISSING, message)
+    users = rules.users_in(text)
+    if target.kind is TargetKind.SELF and target.owner_is is None and users:
+        message = f"`{users[0]}` in `{text.id}` names a user; write `self {{{users[0]}}}`: it must be the owner"
+        faults.add(line, CatalogFault.OWNER_IS_MISSING, message)
+    if target.kind is TargetKind.BELOW and not target.parameters and users:
+        message = f"`{users[0]}` in `{text.id}` names a user; write `below user {{{users[0]}}}`"
+        faults.add(line, CatalogFault.OWNER_IS_MISSING, message)
 
 
 def _check_kinds(operation: Operation, sets: Sequence[ReadSet], faults: Faults) -> None:

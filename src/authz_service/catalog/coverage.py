@@ -100,10 +100,10 @@ def _fits(catalog: Catalog, operation: Operation, item: Item) -> bool:
             return item.boundary is NodeKind.INSTANCE
         case TargetKind.SELF:
             return item.boundary is NodeKind.USER
+    if target.kind is TargetKind.BELOW:
+        return item.boundary in _BELOW[target.names or ParameterKind.USER]
     if target.names is None:
         return False
-    if target.kind is TargetKind.BELOW:
-        return item.boundary in _BELOW[target.names]
     if catalog.upstream and target.names is ParameterKind.NAMESPACE:
         return item.boundary is NodeKind.GROUP
     return item.boundary in _NAMED[target.names]

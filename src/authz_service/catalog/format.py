@@ -15,12 +15,17 @@ MAX_OPERATIONS: Final = 20_000
 MAX_SETS: Final = 64
 
 NAME_PATTERN: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
-"""Names of catalogs, resources, actions, roles and bundles: ASCII, so that no two look alike."""
+"""Names of catalogs, resources, actions and roles, and the parts of bundles': ASCII, so that no two look alike."""
 
 NAME: Final = Text("a name of small letters, digits and `_`", NAME_PATTERN, CatalogFault.BAD_NAME)
 PERMISSION: Final = Text(
     "a permission as `resource:action`",
     re.compile(rf"{NAME_PATTERN.pattern}:{NAME_PATTERN.pattern}"),
+    CatalogFault.BAD_NAME,
+)
+BUNDLE: Final = Text(
+    "a name of small letters, digits and `_`, or two with a `:` between them",
+    re.compile(rf"{NAME_PATTERN.pattern}(:{NAME_PATTERN.pattern})?"),
     CatalogFault.BAD_NAME,
 )
 SENTENCE: Final = Text("a text", longest=500)
@@ -209,7 +214,7 @@ CATALOG: Final = Fields(
         Key(
             "bundles",
             Keyed(
-                NAME,
+                BUNDLE,
                 Fields(
                     (
                         Key("permissions", Many(Text("a permission, `all` or `reads`")), "what it holds"),
@@ -219,6 +224,7 @@ CATALOG: Final = Fields(
                             Choice(tuple(choice.value for choice in AnyOperation)),
                             "which operations in no table it covers",
                         ),
+                        Key("public_only", Flag(), "of projects and groups, it speaks of public ones alone"),
                         Key("description", SENTENCE, "what it is, for people"),
                     )
                 ),

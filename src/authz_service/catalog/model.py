@@ -71,7 +71,8 @@ class AnyOperation(StrEnum):
 class Target:
     """Where an item must hold. PARAMETER and BELOW name `parameters` (joined by `/`) and what they are (`names`).
 
-    For SELF, `owner_is` is a parameter that names a user and must name the owner.
+    BELOW without parameters is below the owner's own node. For SELF, `owner_is` is a parameter that names a user and
+    must name the owner.
     """
 
     kind: TargetKind
@@ -167,13 +168,17 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A legacy scope: permissions and operations a coarse token carries (C7)."""
+    """A legacy scope: permissions and operations a coarse token carries (C7).
+
+    With `public_only`, none of it counts at a project or group that is not public.
+    """
 
     name: str
     permissions: frozenset[str] = frozenset()
     operations: frozenset[str] = frozenset()
     any_operation: AnyOperation = AnyOperation.NONE
     description: str = ""
+    public_only: bool = False
 
 
 def bits(mask: int) -> Iterator[int]:

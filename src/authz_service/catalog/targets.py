@@ -26,11 +26,11 @@ _KINDS: Final = "|".join(kind.value for kind in ParameterKind)
 _NAMED: Final = re.compile(rf"(below )?({_KINDS}) (\S+)")
 _WORDS: Final = {
     kind.value: Target(kind) for kind in (TargetKind.SELF, TargetKind.INSTANCE, TargetKind.ANYWHERE, TargetKind.CALLER)
-}
+} | {"below self": Target(TargetKind.BELOW)}
 
 
 def parse_target_rule(text: str) -> Target | None:
-    """Reads `project {owner}/{repo}`, `below group :id`, `self`, `self {username}`, `instance`, `anywhere` or `caller`.
+    """Reads `project {owner}/{repo}`, `below group :id`, `self` and the other texts of a target.
 
     None when it is none of these, or nothing lies below what it names.
     """

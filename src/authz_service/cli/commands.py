@@ -13,6 +13,7 @@ from authz_service import __version__
 from authz_service.cli import asking, exits, manage, operate
 from authz_service.cli.options import CatalogName, OutputKind, TokenFile, Url
 from authz_service.cli.printing import Output, UsageFault, complain
+from authz_service.cli.restored import restored
 from authz_service.client import ClientError
 from authz_service.errors import AuthzError
 
@@ -28,6 +29,7 @@ app.add_typer(manage.tokens, name="token")
 app.add_typer(manage.directory, name="directory")
 app.add_typer(manage.catalogs, name="catalog")
 operate.register(app)
+app.command()(restored)
 
 Words = Annotated[
     list[str] | None,

@@ -22,7 +22,6 @@ from authz_service.telemetry import MULTIPROCESS_DIR, logger
 
 _SHORTEST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 10.0
-_START_SECONDS: Final = 60.0
 _BEYOND_SHUTDOWN: Final = 10.0
 """How long after its own time for a shutdown a worker is waited for, before it is killed."""
 
@@ -37,18 +36,29 @@ class Supervisor:
     on_answering: Callable[[], None]
     _stopping: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     _lifeline: tuple[int, int] = field(init=False, default=(-1, -1))
+    _running: set[asyncio.subprocess.Process] = field(init=False, default_factory=set)
 
     async def run(self) -> None:
-        """Returns after SIGINT or SIGTERM, when all workers are gone. Raises StartError when they cannot start."""
+        """Returns after SIGINT or SIGTERM, when all workers are gone. Raises StartError when they cannot start.
+
+        Asked to stop once more, it does not wait for requests under way.
+        """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._stopping.set)
+            loop.add_signal_handler(number, self._stop)
         self._lifeline = os.pipe()
         try:
             await self._supervise()
         finally:
             for end in self._lifeline:
                 os.close(end)
+
+    def _stop(self) -> None:
+        if self._stopping.is_set():
+            for process in self._running:
+                with contextlib.suppress(ProcessLookupError):
+                    process.terminate()
+        self._stopping.set()
 
     async def _supervise(self) -> None:
         ready = [asyncio.Event() for _ in self.listening.sockets]
@@ -79,18 +89,18 @@ class Supervisor:
         pause = _SHORTEST_PAUSE
         while not self._stopping.is_set():
             process, answers = await self._start(slot)
-            answered = asyncio.create_task(_wait_for(answers))
+            self._running.add(process)
+            answering = asyncio.create_task(_set_when_said(answers, ready))
             ended = asyncio.create_task(process.wait())
             stopping = asyncio.create_task(self._stopping.wait())
-            await asyncio.wait({answered, ended}, timeout=_START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-            if answered.done() and answered.result():
-                ready.set()
-                pause = _SHORTEST_PAUSE
             await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()
             if not ended.done():
                 await self._end(process, ended)
-            answered.cancel()
+            self._running.discard(process)
+            if answering.done() and answering.result():
+                pause = _SHORTEST_PAUSE
+            answering.cancel()
             multiprocess.mark_process_dead(process.pid, str(self.metrics_dir))  # type: ignore[no-untyped-call]
             if self._stopping.is_set():
                 return
@@ -144,14 +154,17 @@ class Supervisor:
             await ended
 
 
-async def _wait_for(answers: int) -> bool:
+async def _set_when_said(answers: int, ready: asyncio.Event) -> bool:
     """Whether the worker said that it answers; False when it closed the pipe without a word. Closes the file."""
     loop = asyncio.get_running_loop()
     readable = asyncio.Event()
     loop.add_reader(answers, readable.set)
     try:
         await readable.wait()
-        return os.read(answers, 1) == b"1"
+        said = os.read(answers, 1) == b"1"
+        if said:
+            ready.set()
+        return said
     finally:
         loop.remove_reader(answers)
         os.close(answers)

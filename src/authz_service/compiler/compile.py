@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from authz_service.catalog.model import AnyOperation, Catalog
+from collections.abc import Sequence
+
+from authz_service.catalog.model import AnyOperation, Bundle, Catalog
 from authz_service.compiler.lookup import LegacyHoldings, Lookup
 from authz_service.directory.model import NodeId
 from authz_service.tokens.model import ReachKind, Token, TokenKind
@@ -15,9 +17,12 @@ def compile_lookup(token: Token, catalog: Catalog) -> Lookup:
     the catalog holds nothing there: it may be asked about as the parent of one that does (T4).
     """
     if catalog.name not in token.catalogs:
-        return Lookup(legacy=LegacyHoldings() if token.kind is TokenKind.LEGACY else None)
+        nothing = LegacyHoldings() if token.kind is TokenKind.LEGACY else None
+        return Lookup(legacy=nothing, legacy_public=nothing)
     if token.kind is TokenKind.LEGACY:
-        return Lookup(legacy=_compile_bundles(token, catalog))
+        bundles = [catalog.bundles[name] for name in token.legacy_scopes if name in catalog.bundles]
+        everywhere = [bundle for bundle in bundles if not bundle.public_only]
+        return Lookup(legacy=_compile_bundles(everywhere, catalog), legacy_public=_compile_bundles(bundles, catalog))
     selected: dict[NodeId, int] = {}
     masks = dict.fromkeys(ReachKind, 0)
     for scope in token.scopes:
@@ -48,8 +53,7 @@ def permission_mask(catalog: Catalog, names: tuple[str, ...] | frozenset[str]) -
     return mask
 
 
-def _compile_bundles(token: Token, catalog: Catalog) -> LegacyHoldings:
-    bundles = [catalog.bundles[name] for name in token.legacy_scopes if name in catalog.bundles]
+def _compile_bundles(bundles: Sequence[Bundle], catalog: Catalog) -> LegacyHoldings:
     return LegacyHoldings(
         permissions=permission_mask(catalog, frozenset[str]().union(*(bundle.permissions for bundle in bundles))),
         operations=frozenset[str]().union(*(bundle.operations for bundle in bundles)),

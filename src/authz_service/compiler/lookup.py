@@ -22,7 +22,8 @@ class LegacyHoldings:
 class Lookup:
     """Masks of permission numbers *as given*, before implications; the engine tests them with `Catalog.holders`.
 
-    `selected` maps a node to what is held on it and below; the other masks are for the other reaches (T2).
+    `selected` maps a node to what is held on it and below; the other masks are for the other reaches (T2). Of a coarse
+    token, `legacy` holds wherever its owner goes, and `legacy_public` is that and what holds in public alone (C7).
     """
 
     selected: Mapping[NodeId, int] = field(default_factory=dict)
@@ -31,6 +32,7 @@ class Lookup:
     user: int = 0
     instance: int = 0
     legacy: LegacyHoldings | None = None
+    legacy_public: LegacyHoldings | None = None
 
     @property
     def anywhere(self) -> int:
@@ -38,4 +40,4 @@ class Lookup:
         mask = self.all_memberships | self.personal_projects | self.user | self.instance
         for held in self.selected.values():
             mask |= held
-        return mask if self.legacy is None else mask | self.legacy.permissions
+        return mask if self.legacy_public is None else mask | self.legacy_public.permissions

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from authz_service.catalog.model import ADMIN_ROLE, Catalog, Item, ParameterKind, Target, TargetKind
-from authz_service.compiler.lookup import Lookup
+from authz_service.compiler.lookup import LegacyHoldings, Lookup
 from authz_service.directory.model import NodeId, NodeKind, User
 from authz_service.engine.attributes import Values
 from authz_service.engine.model import OperationRequest, Reason, Request, World
@@ -28,6 +28,11 @@ class Case:
     @property
     def legacy(self) -> bool:
         return self.token.kind is TokenKind.LEGACY
+
+    def legacy_at(self, place: Place) -> LegacyHoldings | None:
+        """What the bundles of a coarse token hold at the place; None for other tokens (C7)."""
+        in_public = place.public or place.kind not in PLACE_KINDS
+        return self.lookup.legacy_public if in_public else self.lookup.legacy
 
     @property
     def parameters(self) -> dict[str, str]:
@@ -60,10 +65,12 @@ class Case:
                 if text is None:
                     return Reason.TARGET_REQUIRED
                 return self.places.parse(text) or Reason.TARGET_UNKNOWN
-            case TargetKind.SELF:
-                if target.owner_is is None:
-                    return self.places.own() or Reason.TARGET_UNKNOWN
+            case TargetKind.SELF if target.owner_is is not None:
                 return self._parameter(ParameterKind.USER, (target.owner_is,))
+            case TargetKind.SELF:
+                return self.places.own() or Reason.TARGET_UNKNOWN
+            case TargetKind.BELOW if not target.parameters:
+                return self.places.own() or Reason.TARGET_UNKNOWN
             case _:
                 return self._parameter(target.names or ParameterKind.PROJECT, target.parameters)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -15,6 +15,7 @@ from authz_service.catalog.model import (
     Target,
     TargetKind,
 )
+from authz_service.compiler.lookup import LegacyHoldings
 from authz_service.directory.model import NodeKind, UserState
 from authz_service.engine.case import Case, open_case
 from authz_service.engine.conditions import address_allowed
@@ -139,17 +140,23 @@ def _decide_permission(case: Case, permission: Permission) -> Decision:
 
 def _decide_unlisted(case: Case, ask: OperationRequest) -> Decision:
     """An operation in no table: a legacy scope with `any_operation` has it judged by its target (C7)."""
-    legacy = case.lookup.legacy
-    if legacy is None or not (legacy.any_write or (legacy.any_read and not ask.mutates)):
-        return deny(Reason.OPERATION_UNKNOWN)
-    return _decide_by_target(case)
+    return _decide_by_target(
+        case,
+        lambda legacy: legacy.any_write or (legacy.any_read and not ask.mutates),
+        Reason.OPERATION_UNKNOWN,
+    )
 
 
-def _decide_by_target(case: Case) -> Decision:
+def _decide_by_target(case: Case, covers: Callable[[LegacyHoldings], bool], otherwise: Reason) -> Decision:
+    """What no set speaks of, by the place that the caller gives; `otherwise` where the token's bundles do not cover it."""
+    legacy = case.lookup.legacy_public
+    if legacy is None or not covers(legacy):
+        return deny(otherwise)
     place = case.resolve(_CALLER)
     if isinstance(place, Reason):
         return _unresolved(case, place)
-    if place.kind is NodeKind.USER and place.id != case.own_id:
+    there = case.legacy_at(place)
+    if there is None or not covers(there) or (place.kind is NodeKind.USER and place.id != case.own_id):
         return _denied_at(case, place, Reason.OUTSIDE_REACH)
     failure = owner_failure(case, place, None)
     if failure is not None:
@@ -165,10 +172,11 @@ def _decide_operation(case: Case, operation: Operation) -> Decision:
         return opened
     if operation.sets:
         return decide_sets(case, operation.sets, operation)
-    legacy = case.lookup.legacy
-    if legacy is not None and operation.id in legacy.operations:
-        return _decide_by_target(case)
-    return deny(Reason.OPERATION_CLOSED if operation.closed else Reason.PERMISSION_MISSING)
+    return _decide_by_target(
+        case,
+        lambda legacy: operation.id in legacy.operations,
+        Reason.OPERATION_CLOSED if operation.closed else Reason.PERMISSION_MISSING,
+    )
 
 
 def _open(case: Case, operation: Operation) -> Decision | None:

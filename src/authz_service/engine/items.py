@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from authz_service.catalog.model import NO_ROLE_NEEDED, Item, Operation, TargetKind
+from authz_service.compiler.lookup import LegacyHoldings
 from authz_service.directory.model import NodeKind, Visibility
 from authz_service.engine.attributes import Assumption, Reader, matches
 from authz_service.engine.case import Case
 from authz_service.engine.model import REASON_ORDER, Missing, Reason
 from authz_service.engine.places import PLACE_KINDS, Place
-from authz_service.engine.reach import held_anywhere, held_at
+from authz_service.engine.reach import held_anywhere, held_at, held_in_namespace
 
 STAGE_QUESTION: Final = 2
 STAGE_GIVEN: Final = 3
@@ -54,7 +55,7 @@ class ItemJudge:
 
     def _judge_some(self, item: Item, top: Place | None, min_role: str | None) -> Verdict:
         text = "anywhere" if top is None else top.text
-        if self._mutates and (top is None or not self._holds(item, top)):
+        if self._mutates and (top is None or not self._covers(item, top)):
             return self._not_given(item, top, text)
         found: list[Verdict] = []
         for candidate in self.case.places.below(top, item.boundary):
@@ -62,6 +63,8 @@ class ItemJudge:
             if verdict.stage == PASSED:
                 return Verdict(PASSED, Reason.GRANTED, text)
             found.append(verdict)
+        if not found and self._mutates and top is not None and item.boundary is NodeKind.PROJECT:
+            return self._judge_empty(item, top, min_role)
         if not found:
             return self._not_given(item, top, text)
         stage = max(verdict.stage for verdict in found)
@@ -85,6 +88,10 @@ class ItemJudge:
     def _judge_held(self, item: Item, place: Place, min_role: str | None) -> Verdict:
         if not self._holds(item, place):
             return self._not_given(item, place, place.text)
+        return self._judge_owner(item, place, min_role)
+
+    def _judge_owner(self, item: Item, place: Place, min_role: str | None) -> Verdict:
+        """Rule A4 for the item at the place."""
         if self.case.legacy and self._visits(item, place):
             return Verdict(PASSED, Reason.GRANTED, place.text)
         needed = [self.case.catalog.by_name[item.permission].boundaries[item.boundary]]
@@ -96,9 +103,17 @@ class ItemJudge:
                 return Verdict(STAGE_OWNER, failure, place.text)
         return Verdict(PASSED, Reason.GRANTED, place.text)
 
+    def _judge_empty(self, item: Item, top: Place, min_role: str | None) -> Verdict:
+        """Rule A4 where a mutating `below` finds nothing yet: at the top itself, which may be a user's namespace (C3)."""
+        owner = self.case.owner
+        if top.kind is NodeKind.USER and top.id != self.case.own_id and not (owner is not None and owner.admin):
+            return Verdict(STAGE_OWNER, Reason.OWNER_NOT_MEMBER, top.text)
+        return self._judge_owner(item, top, min_role)
+
     def _not_given(self, item: Item, place: Place | None, text: str) -> Verdict:
         conferring = self._conferring(item, place)
-        held = (self._carried and bool(conferring)) or held_anywhere(self.case.lookup, conferring)
+        carried = self._is_carried(self.case.lookup.legacy_public)
+        held = (carried and bool(conferring)) or held_anywhere(self.case.lookup, conferring)
         reason = Reason.OUTSIDE_REACH if held else Reason.PERMISSION_MISSING
         return Verdict(STAGE_GIVEN, reason, text, Missing(item.permission, item.boundary, text))
 
@@ -116,21 +131,27 @@ class ItemJudge:
                     conferring &= ~(1 << permission.number)
         return conferring
 
-    @property
-    def _carried(self) -> bool:
+    def _is_carried(self, legacy: LegacyHoldings | None) -> bool:
         """Whether a legacy token carries the operation as a whole (C7)."""
-        legacy = self.case.lookup.legacy
         return legacy is not None and self.operation is not None and self.operation.id in legacy.operations
+
+    def _covers(self, item: Item, top: Place) -> bool:
+        """Rule A3 at the top of a mutating `below`; a user is the namespace there, not the account (C3)."""
+        case = self.case
+        if top.kind is not NodeKind.USER or item.boundary is not NodeKind.PROJECT or case.legacy:
+            return self._holds(item, top)
+        held = held_in_namespace(case.lookup, case.token, case.catalog, top)
+        return bool(held & self._conferring(item, top))
 
     def _holds(self, item: Item, place: Place) -> bool:
         """Rule A3 at one place."""
         case = self.case
         conferring = self._conferring(item, place)
-        legacy = case.lookup.legacy
+        legacy = case.legacy_at(place)
         if legacy is None:
             return bool(held_at(case.lookup, case.token, case.catalog, place, case.world) & conferring)
         # A permission whose own `when` does not match is not held, though a bundle carries the operation (C5).
-        held = bool(conferring) if self._carried else bool(legacy.permissions & conferring)
+        held = bool(conferring) if self._is_carried(legacy) else bool(legacy.permissions & conferring)
         return held and self._legacy_reaches(item, place)
 
     def _legacy_reaches(self, item: Item, place: Place) -> bool:

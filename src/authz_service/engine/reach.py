@@ -31,6 +31,20 @@ def held_at(lookup: Lookup, token: Token, catalog: Catalog, place: Place, world:
     return held
 
 
+def held_in_namespace(lookup: Lookup, token: Token, catalog: Catalog, user: Place) -> int:
+    """The mask of permissions, as given, held on all projects of a user's namespace, present and future (C3)."""
+    namespace = user.id
+    if catalog.upstream:
+        namespace = format_target(NodeKind.GROUP, user.text.partition(":")[2])
+    if catalog.single_owner and _resource_owner(token, catalog) != namespace:
+        return 0
+    held = lookup.selected.get(namespace, 0)
+    if owns(token, catalog, user):
+        held |= lookup.personal_projects
+        held |= 0 if catalog.upstream or catalog.single_owner else lookup.all_memberships
+    return held
+
+
 def held_anywhere(lookup: Lookup, conferring: int) -> bool:
     """Whether a conferring permission is held in any reach: it tells `outside_reach` from `permission_missing` (A3)."""
     return bool(lookup.anywhere & conferring)
@@ -61,5 +75,8 @@ def _is_personal(token: Token, catalog: Catalog, place: Place) -> bool:
 
 def _within_resource_owner(token: Token, catalog: Catalog, place: Place, *, own: bool) -> bool:
     """Rule T6: projects and groups lie under the token's resource owner now; the account is the owner's own."""
-    holder = catalog.fold(token.resource_owner) if isinstance(token.resource_owner, str) else token.resource_owner
-    return holder in place.chain and (own or place.kind in PLACE_KINDS)
+    return _resource_owner(token, catalog) in place.chain and (own or place.kind in PLACE_KINDS)
+
+
+def _resource_owner(token: Token, catalog: Catalog) -> NodeId | None:
+    return catalog.fold(token.resource_owner) if isinstance(token.resource_owner, str) else token.resource_owner

@@ -1,0 +1,163 @@
+"""Two replicas of the whole service on one database, each asked the long way and the short way."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import httpx
+from sqlalchemy import text
+from starlette.types import ASGIApp, Receive, Scope, Send
+from tests.support.replica import PEPPERS, Replica, replica
+from tests.support.stored_rows import import_lines
+
+from authz_service.app import create_app
+from authz_service.config import load_settings
+from authz_service.pdp.check import DecisionPoint
+from authz_service.store import tokens
+from authz_service.store.changes import begin_epoch
+from authz_service.store.database import Database
+from authz_service.store.shipped import shipped_catalogs
+from authz_service.tokens.model import Reach, ReachKind, Token
+from authz_service.tokens.model import Scope as TokenScope
+from authz_service.tokens.secret import new_secret, new_token_id
+
+MANAGE = (
+    "token:create",
+    "token:read",
+    "token:revoke",
+    "directory:read",
+    "catalog:read",
+)
+ADMIN = (*MANAGE, "token:create_any", "directory:import", "decision:evaluate")
+
+ROOMY: Mapping[str, Any] = {}
+NARROW: Mapping[str, Any] = {
+    "cache_tokens": 8,
+    "cache_unknown_tokens": 2,
+    "cache_users": 8,
+    "cache_nodes": 40,
+    "cache_questions": 100,
+    "bell": False,
+}
+"""A replica that hears no bell and forgets what it knew all the time: its facts are loaded again and again."""
+
+
+@dataclass
+class Counted:
+    """Passes requests on and counts them: those that the short way did not answer."""
+
+    app: ASGIApp
+    requests: int = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.requests += 1
+        await self.app(scope, receive, send)
+
+
+@dataclass
+class Side:
+    """One replica as its clients see it."""
+
+    app: Any
+    long: httpx.AsyncClient
+    hot: httpx.AsyncClient
+    behind: Counted
+
+    @property
+    def point(self) -> DecisionPoint:
+        return self.app.state.services.point
+
+    async def call(
+        self, method: str, path: str, secret: str | None, body: Any = None, *, short: bool = False
+    ) -> httpx.Response:
+        headers = {} if secret is None else {"Authorization": f"Bearer {secret}"}
+        content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        client = self.hot if short else self.long
+        return await client.request(method, path, headers=headers, content=content)
+
+
+@dataclass
+class Pair:
+    """`root` is the admin whose token `admin` is; the gateway asks about everything. Nothing may happen to them."""
+
+    url: str
+    database: Database
+    sides: tuple[Side, Side]
+    admin: str = ""
+    gateway: str = ""
+    shifted: timedelta = field(default_factory=timedelta)
+
+    async def put_token(self, owner: str, *scopes: TokenScope, **given: Any) -> tuple[Token, str]:
+        """Without asking anybody."""
+        async with self.database.read() as conn:
+            query = text("select id from node where source = 'default' and kind = 'user' and name = :name")
+            number = (await conn.execute(query, {"name": owner})).scalar_one()
+        secret = new_secret(PEPPERS.prefix, PEPPERS.current)
+        digest = PEPPERS.digest(secret.reveal())
+        assert digest is not None
+        named = given.pop("catalogs", None) or {scope.catalog: 1 for scope in scopes}
+        token = Token(new_token_id(), number, named, scopes=scopes, **given)
+        async with self.database.transaction() as conn:
+            record = await tokens.insert(conn, tokens.TokenRecord(token, PEPPERS.current, token.id), digest)
+        return record.token, secret.reveal()
+
+    async def shift(self, by: timedelta) -> None:
+        """Move the database's clock on; replicas know of it with their next poll."""
+        self.shifted += by
+        async with self.database.transaction() as conn:
+            await conn.execute(text("update clock_shift set shift = :shift"), {"shift": self.shifted})
+        await self.poll()
+
+    async def new_epoch(self) -> None:
+        """What an operator does after a restore."""
+        async with self.database.transaction() as conn:
+            await begin_epoch(conn)
+        await self.poll()
+
+    async def poll(self) -> None:
+        for side in self.sides:
+            await side.point.follower.poll_now()
+
+    @asynccontextmanager
+    async def newcomer(self) -> AsyncIterator[Replica]:
+        """A replica that starts now and knows nothing."""
+        async with replica(self.url, shipped_catalogs()) as found:
+            yield found
+
+
+@asynccontextmanager
+async def pair_of_replicas(
+    url: str, lines: Iterable[Mapping[str, Any]], *, max_staleness: float = 5.0
+) -> AsyncIterator[Pair]:
+    """Running, with these lines imported, and `root` and `gateway` among them."""
+    pepper = base64.b64encode(b"p" * 32).decode()  # the pepper of `replica`
+    database = Database(url)
+    await import_lines(database, *lines)
+
+    @asynccontextmanager
+    async def side(limits: Mapping[str, Any]) -> AsyncIterator[Side]:
+        app = create_app(load_settings({}, database_url=url, peppers=f"k1:{pepper}", max_staleness=max_staleness, **limits))
+        behind = Counted(app)
+        app.state.hot._app = behind
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://one") as long,
+            httpx.AsyncClient(transport=httpx.ASGITransport(app=app.state.hot), base_url="http://one") as hot,
+        ):
+            yield Side(app, long, hot, behind)
+
+    async with side(ROOMY) as one, side(NARROW) as other:
+        pair = Pair(url, database, (one, other))
+        pair.admin = (await pair.put_token("root", TokenScope("authz", Reach(ReachKind.INSTANCE), ADMIN)))[1]
+        asks = TokenScope("authz", Reach(ReachKind.INSTANCE), ("decision:evaluate",))
+        pair.gateway = (await pair.put_token("gateway", asks, evaluates=("*",)))[1]
+        try:
+            yield pair
+        finally:
+            await database.close()
