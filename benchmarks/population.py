@@ -84,7 +84,7 @@ class Population:
         self, number: int, rng: random.Random, *, owner: str | None = None, scopes: int | None = None
     ) -> Holder:
         """1 to 8 grants, on what the owner is a member of, or on one of the projects below it."""
-        owner = owner or rng.choice(self.users[1:])
+        owner = owner or self.users[rng.randrange(1, len(self.users))]
         held = self.memberships[owner]
         nodes = tuple(
             node if rng.random() < 0.5 else rng.choice(self.below(node))

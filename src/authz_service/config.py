@@ -110,10 +110,11 @@ class Settings(BaseSettings):
     loads_waiting: int = Field(
         1000, ge=1, le=100_000, description="loads that may wait; beyond, requests are shed (503)"
     )
-    cache_tokens: int = Field(200_000, ge=1, description="tokens that a worker keeps in memory")
+    # No bound may be below what one question can need at once: a line of 32 tokens and their owners, 16 chains of nodes.
+    cache_tokens: int = Field(200_000, ge=100, description="tokens that a worker keeps in memory")
     cache_unknown_tokens: int = Field(50_000, ge=1, description="secrets of nobody that a worker remembers for 2 s")
-    cache_users: int = Field(200_000, ge=1, description="owners and their memberships that a worker keeps")
-    cache_nodes: int = Field(500_000, ge=1, description="groups, projects and users' namespaces that a worker keeps")
+    cache_users: int = Field(200_000, ge=100, description="owners and their memberships that a worker keeps")
+    cache_nodes: int = Field(500_000, ge=1000, description="groups, projects and users' namespaces that a worker keeps")
     cache_questions: int = Field(
         20_000, ge=100, description="answers about what lies below a group that a worker keeps"
     )

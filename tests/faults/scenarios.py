@@ -17,7 +17,7 @@ async def black_hole(fleet: Fleet) -> Ledger:
     """One replica's link swallows everything for longer than S, and the others go on revoking."""
     traffic = Traffic(fleet)
     cut_off = fleet.replicas[1]
-    async with traffic.running(writers=[0, 2]) as ledger:
+    async with traffic.running(writers=[0]) as ledger:
         await asyncio.sleep(0.5)
         fleet.proxies.set("1", HOLE)
         await asyncio.sleep(fleet.staleness * 2.2)
@@ -37,12 +37,11 @@ async def broken_links(fleet: Fleet) -> Ledger:
         for turn in range(6):
             fleet.proxies.cut(fleet.names[turn % len(fleet.names)])
             await asyncio.sleep(0.15)
-        fleet.proxies.set("0", REFUSE)
-        fleet.proxies.set("2", REFUSE)
-        fleet.proxies.delay("3", 0.1)
+        fleet.proxies.set(fleet.names[0], REFUSE)
+        fleet.proxies.delay(fleet.names[-1], 0.1)
         await asyncio.sleep(fleet.staleness * 1.5)
         fleet.heal()
-        fleet.proxies.set("3", DEAD)
+        fleet.proxies.set(fleet.names[-1], DEAD)
         await asyncio.sleep(fleet.staleness)
         for name in fleet.names:
             fleet.proxies.cut(name)
@@ -52,10 +51,10 @@ async def broken_links(fleet: Fleet) -> Ledger:
 
 
 async def deaf_bell(fleet: Fleet) -> Ledger:
-    """The connection of the bell swallows everything on two replicas; nothing closes."""
+    """The connection of the bell swallows everything on all replicas but one; nothing closes."""
     traffic = Traffic(fleet)
     async with traffic.running(writers=[0]) as ledger:
-        for name in ("1", "2"):
+        for name in fleet.names[1:]:
             fleet.proxies.set(name, DEAF)
         await asyncio.sleep(fleet.staleness * 2)
         fleet.heal()
@@ -66,11 +65,12 @@ async def deaf_bell(fleet: Fleet) -> Ledger:
 async def slow_writers(fleet: Fleet) -> Ledger:
     """Some writers are far from the database: they hold a revision for long before it is visible, and others pass."""
     ledger = Traffic(fleet).ledger
-    far, near = await fleet.issue(6), await fleet.issue(60)
+    far, near = await fleet.issue(4), await fleet.issue(60)
+    half = len(fleet.names) // 2
     for number in range(len(fleet.replicas)):
         for token in far:
             await ask(fleet, number, token, ledger)
-    for name in ("1", "2"):
+    for name in fleet.names[half:]:
         fleet.proxies.delay(name, 0.05)
 
     async def far_away(number: int, tokens: list[Issued]) -> None:
@@ -82,8 +82,8 @@ async def slow_writers(fleet: Fleet) -> Ledger:
             await revoke(fleet, number, near.pop(), ledger)
             await asyncio.sleep(0.02)
 
-    passing = [asyncio.create_task(close_by(number)) for number in (0, 3)]
-    await asyncio.gather(far_away(1, far[:3]), far_away(2, far[3:]))
+    passing = [asyncio.create_task(close_by(number)) for number in range(half)]
+    await asyncio.gather(far_away(half, far[:2]), far_away(len(fleet.names) - 1, far[2:]))
     near.clear()
     await asyncio.gather(*passing)
     fleet.heal()
@@ -172,11 +172,11 @@ async def killed_database(fleet: Fleet) -> Ledger:
 async def frozen_replica(fleet: Fleet) -> Ledger:
     """A replica stands still while the others revoke. What it was asked meanwhile it answers when it wakes."""
     traffic = Traffic(fleet)
-    async with traffic.running(writers=[0, 1]) as ledger:
+    async with traffic.running(writers=[0]) as ledger:
         await asyncio.sleep(0.3)
-        fleet.replicas[2].freeze()
+        fleet.replicas[-1].freeze()
         await asyncio.sleep(fleet.staleness * 2)
-        fleet.replicas[2].thaw()
+        fleet.replicas[-1].thaw()
         await asyncio.sleep(fleet.staleness)
     await traffic.settle()
     return ledger
@@ -187,9 +187,9 @@ async def killed_replica(fleet: Fleet) -> Ledger:
     traffic = Traffic(fleet)
     async with traffic.running() as ledger:
         await asyncio.sleep(0.3)
-        fleet.replicas[3].kill()
-        fleet.replicas[3].relaunch()
-        await asyncio.to_thread(fleet.replicas[3].await_answering)
+        fleet.replicas[-1].kill()
+        fleet.replicas[-1].relaunch()
+        await asyncio.to_thread(fleet.replicas[-1].await_answering)
         await asyncio.sleep(fleet.staleness)
     await traffic.settle()
     return ledger

@@ -135,3 +135,34 @@ async def test_a_body_that_is_no_request_is_refused_at_its_place(stage):
         answer = await stage.call("POST", "/check/http", caller, body)
         assert answer.status_code == 400
         assert [fault["where"] for fault in answer.json()["faults"]] == [f"/{next(iter(change))}"]
+
+
+async def test_an_explanation_names_every_set_and_item(stage):
+    caller, secret = await given(stage)
+    answer = await ask(stage, caller, secret, "POST", "/api/v4/projects/42/pipelines", explain=True)
+    token_id = answer["token_id"]
+    assert answer["explanation"] == [
+        {
+            "token_id": token_id,
+            "catalog": "forge@1",
+            "reason": "permission_missing",
+            "sets": [
+                {
+                    "reason": "permission_missing",
+                    "needs": [
+                        {
+                            "permission": "pipeline:run",
+                            "boundary": "project",
+                            "target": "project:acme/web",
+                            "reason": "permission_missing",
+                        }
+                    ],
+                    "when": {},
+                    "min_role": None,
+                    "assumed": {},
+                }
+            ],
+        }
+    ]
+    plain = await ask(stage, caller, secret, "POST", "/api/v4/projects/42/pipelines")
+    assert plain == {name: value for name, value in answer.items() if name != "explanation"}

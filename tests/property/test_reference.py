@@ -14,6 +14,7 @@ from tests.support.memory_world import decide_in
 
 from authz_service.catalog.model import Permission
 from authz_service.engine.case import open_case
+from authz_service.engine.decide import explain
 from authz_service.engine.model import Decision, PermissionRequest, Reason
 from authz_service.engine.spot import Spot, has_spots, spot_at
 
@@ -63,6 +64,25 @@ def test_drawn_worlds_reach_every_reason_and_allow_about_half_the_time():
     assert set(Reason) - set(reached) == BEFORE_THE_ENGINE | POLICY
     allowed = sum(count for reason, count in reached.items() if reason.value.startswith("granted"))
     assert 0.4 < allowed / reached.total() < 0.6
+
+
+@given(drawn=drawn_worlds())
+@decisions(DECISIONS // 10)
+def test_an_explanation_says_what_the_check_says(drawn: Drawn):
+    """The verdict is the same, and the trace tells it: the last token asked is the one that failed, or all held."""
+    for token_id, request in drawn.questions:
+        token = drawn.world.token(token_id)
+        if token is None:
+            continue
+        decision, trace = explain(token, drawn.world, request)
+        assert decision == decide_in(drawn.world, token_id, request)
+        assert trace[-1].reason == decision.reason or decision.allowed
+        assert (
+            all(traced.reason is not None and traced.reason.startswith("granted") for traced in trace)
+            is decision.allowed
+        )
+        if not decision.allowed:
+            assert trace[-1].token == decision.failed_token
 
 
 @given(drawn=drawn_worlds())

@@ -22,7 +22,7 @@ from authz_service.catalog.model import (
 )
 from authz_service.directory.model import NodeKind
 from authz_service.engine.model import Missing, OperationRequest, Reason, Request
-from authz_service.tokens.model import Token
+from authz_service.tokens.model import Token, TokenKind
 
 A2, A3, A4, PASSED = 2, 3, 4, 9
 """How far a set got (A9). A5 comes with policies and grants, which these rows do not have."""
@@ -108,25 +108,24 @@ class Items:
 
     def try_item(self, operation: Operation, item: Item, set_role: str | None) -> Outcome:
         permission = self.permission_of(item)
-        carried = operation
         place = self.find(item.target)[1]
         if item.target.kind not in (TargetKind.BELOW, TargetKind.ANYWHERE):
             assert place is not None
-            return self.at_place(permission, place, set_role, carried=carried, exceptions=True)
+            return self.at_place(permission, place, set_role, carried=operation, exceptions=True)
         if operation.mutates:
             if place is None:  # `anywhere` never serves a mutating operation
-                return self.nowhere(permission, item.boundary, None, carried)
-            reason = self.holding.given_below(permission, item.boundary, place, carried)
+                return self.nowhere(permission, item.boundary, None, operation)
+            reason = self.holding.given_below(permission, item.boundary, place, operation)
             if reason is not None:
                 return Outcome(A3, reason)
         outcomes = [
-            self.at_place(permission, candidate, set_role, carried=carried)
+            self.at_place(permission, candidate, set_role, carried=operation)
             for candidate in self.candidates(item, place)
         ]
         if not outcomes and operation.mutates and place is not None and item.boundary is NodeKind.PROJECT:
-            return self.in_empty(permission, item.boundary, place, set_role, carried)
+            return self.in_empty(permission, item.boundary, place, set_role, operation)
         if not outcomes:
-            return self.nowhere(permission, item.boundary, place, carried)
+            return self.nowhere(permission, item.boundary, place, operation)
         furthest = max(outcome.stage for outcome in outcomes)
         return min(
             (outcome for outcome in outcomes if outcome.stage == furthest),

@@ -7,7 +7,7 @@ breaks a rule.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from tests.reference import people, places
@@ -18,6 +18,7 @@ from tests.reference.rows import Rows
 
 from authz_service.catalog.model import (
     AnyOperation,
+    Bundle,
     Catalog,
     Condition,
     Operation,

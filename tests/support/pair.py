@@ -13,12 +13,13 @@ from typing import Any
 import httpx
 from sqlalchemy import text
 from starlette.types import ASGIApp, Receive, Scope, Send
-from tests.support.replica import PEPPERS, Replica, replica
+from tests.support.replica import Replica, replica
 from tests.support.stored_rows import import_lines
 
 from authz_service.app import create_app
 from authz_service.config import load_settings
 from authz_service.pdp.check import DecisionPoint
+from authz_service.pdp.secrets import Peppers
 from authz_service.store import tokens
 from authz_service.store.changes import begin_epoch
 from authz_service.store.database import Database
@@ -27,6 +28,7 @@ from authz_service.tokens.model import Reach, ReachKind, Token
 from authz_service.tokens.model import Scope as TokenScope
 from authz_service.tokens.secret import new_secret, new_token_id
 
+PEPPERS = Peppers({"k1": bytes(range(60, 92))}, "k1")
 MANAGE = (
     "token:create",
     "token:read",
@@ -127,7 +129,7 @@ class Pair:
     @asynccontextmanager
     async def newcomer(self) -> AsyncIterator[Replica]:
         """A replica that starts now and knows nothing."""
-        async with replica(self.url, shipped_catalogs()) as found:
+        async with replica(self.url, shipped_catalogs(), peppers=PEPPERS) as found:
             yield found
 
 
@@ -136,7 +138,7 @@ async def pair_of_replicas(
     url: str, lines: Iterable[Mapping[str, Any]], *, max_staleness: float = 5.0
 ) -> AsyncIterator[Pair]:
     """Running, with these lines imported, and `root` and `gateway` among them."""
-    pepper = base64.b64encode(b"p" * 32).decode()  # the pepper of `replica`
+    pepper = base64.b64encode(bytes(range(60, 92))).decode()
     database = Database(url)
     await import_lines(database, *lines)
 

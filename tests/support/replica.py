@@ -37,6 +37,7 @@ async def replica(
     freshness: Freshness | None = None,
     bell: bool = True,
     bounds: Bounds | None = None,
+    peppers: Peppers = PEPPERS,
 ) -> AsyncIterator[Replica]:
     database = Database(url, bell=bell)
     facts = Facts(catalogs, bounds)
@@ -45,7 +46,7 @@ async def replica(
     loader = Loader(database, follower, journal, facts, Gate(running=8, waiting=1000))
     await follower.start()
     try:
-        yield Replica(database, facts, journal, follower, loader, DecisionPoint(facts, follower, loader, PEPPERS))
+        yield Replica(database, facts, journal, follower, loader, DecisionPoint(facts, follower, loader, peppers))
     finally:
         await follower.stop()
         await database.close()

@@ -125,6 +125,8 @@ class Bounds:
     """What one token may do at one place, all permissions together."""
 
 
+_MOST_UNDER: Final = 1024
+"""Places that one operation can ask below: 64 alternatives of 16 items. With fewer it would wait for itself for ever."""
 TOP: Final = 0
 """The parent of a top-level node in edge keys."""
 
@@ -150,7 +152,7 @@ class Facts:
         self.externals: Bounded[ExternalKey, int] = Bounded(bounds.nodes)
         self.free_externals: Bounded[ExternalKey, None] = Bounded(bounds.questions)
         self.below: Bounded[MemberBelowKey, bool] = Bounded(bounds.questions)
-        self.under: Bounded[UnderKey, tuple[int, ...]] = Bounded(max(1, bounds.questions // 100))
+        self.under: Bounded[UnderKey, tuple[int, ...]] = Bounded(max(_MOST_UNDER, bounds.questions // 100))
         self.spots: Bounded[tuple[int, str, str], KnownSpot] = Bounded(bounds.spots)
         """By entry serial, catalog as asked and target as asked. Rests on the facts above: gone when any of them is."""
         self.shipped = {CatalogKey(catalog.name, catalog.version): catalog for catalog in shipped}

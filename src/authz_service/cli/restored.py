@@ -40,7 +40,7 @@ def restored(
             " `--without-audit`"
         )
     revoked = [] if audit is None else read_revoked(_lines(audit))
-    settings = load_settings(peppers=False)
+    settings = load_settings(without_peppers=True)
 
     async def work() -> dict[str, object]:
         database = Database(settings.dsn, direct_url=settings.direct_dsn, pool_size=1, bell=settings.bell)

@@ -8,7 +8,7 @@ from authz_service.catalog.model import ADMIN_ROLE, Catalog, Item, ParameterKind
 from authz_service.compiler.lookup import LegacyHoldings, Lookup
 from authz_service.directory.model import NodeId, NodeKind, User
 from authz_service.engine.attributes import Values
-from authz_service.engine.model import OperationRequest, Reason, Request, World
+from authz_service.engine.model import OperationRequest, Reason, Request, TracedToken, World
 from authz_service.engine.places import PLACE_KINDS, Place, Places, effective_roles, is_member, places_for
 from authz_service.tokens.model import Token, TokenKind
 
@@ -24,6 +24,8 @@ class Case:
     lookup: Lookup
     places: Places
     owner: User | None
+    trace: TracedToken | None = None
+    """Where sets write down how they fared, when somebody asked for an explanation."""
 
     @property
     def legacy(self) -> bool:
@@ -133,8 +135,8 @@ class Case:
         return None
 
 
-def open_case(token: Token, catalog: Catalog, world: World, request: Request) -> Case:
+def open_case(token: Token, catalog: Catalog, world: World, request: Request, trace: TracedToken | None = None) -> Case:
     """Everything the rules read for this token, in this catalog version."""
     lookup = world.lookup(token, catalog)
     owner = None if catalog.upstream else world.user(token.owner)
-    return Case(token, catalog, world, request, lookup, places_for(catalog, token, lookup, world), owner)
+    return Case(token, catalog, world, request, lookup, places_for(catalog, token, lookup, world), owner, trace)

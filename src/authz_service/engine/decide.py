@@ -26,6 +26,7 @@ from authz_service.engine.model import (
     PermissionRequest,
     Reason,
     Request,
+    TracedToken,
     World,
     allow,
     deny,
@@ -39,8 +40,14 @@ MAX_ANCESTORS: Final = 32
 """A longer line of ancestors is refused at creation; beyond it a token counts as revoked."""
 
 
-def decide(token: Token, world: World, request: Request) -> Decision:
-    """Allow or deny this request of this token at the world's revision.
+def explain(token: Token, world: World, request: Request) -> tuple[Decision, list[TracedToken]]:
+    """The same decision, and how every token of the line and every requirement set fared."""
+    trace: list[TracedToken] = []
+    return decide(token, world, request, trace), trace
+
+
+def decide(token: Token, world: World, request: Request, trace: list[TracedToken] | None = None) -> Decision:
+    """Allow or deny this request of this token at the world's revision; with `trace`, say there how it came about.
 
     A secret that is no token of ours never comes here: `malformed_token` and `unknown_token` are the caller's to give.
     Raises nothing of its own; what the world raises passes through, and must be treated as "cannot decide" (A11).
@@ -48,22 +55,28 @@ def decide(token: Token, world: World, request: Request) -> Decision:
     version = token.catalogs.get(request.catalog)
     catalog = None if version is None else world.catalog(request.catalog, version)
     failure = token_failure(token, world, request, catalog)
-    if failure is not None:
-        return deny(failure, failed_token=token.id)
-    if catalog is None or request.version not in (None, version):
-        return deny(Reason.CATALOG_MISMATCH, failed_token=token.id)
-    decision = _decide_one(token, catalog, world, request)
+    if failure is None and (catalog is None or request.version not in (None, version)):
+        failure = Reason.CATALOG_MISMATCH
+    if failure is not None or catalog is None:
+        return _traced(trace, token.id, deny(failure or Reason.CATALOG_MISMATCH, failed_token=token.id))
+    decision = _decide_one(token, catalog, world, request, trace)
     if not decision.allowed:
         return replace(decision, failed_token=token.id)
     for parent in _ancestors(token, world):
         if isinstance(parent, str):
-            return deny(Reason.TOKEN_REVOKED, failed_token=parent)
+            return _traced(trace, parent, deny(Reason.TOKEN_REVOKED, failed_token=parent))
         failure = token_failure(parent, world, request, catalog)
         if failure is not None:
-            return deny(failure, failed_token=parent.id)
-        above = _decide_one(parent, catalog, world, request)
+            return _traced(trace, parent.id, deny(failure, failed_token=parent.id))
+        above = _decide_one(parent, catalog, world, request, trace)
         if not above.allowed:
             return replace(above, failed_token=parent.id)
+    return decision
+
+
+def _traced(trace: list[TracedToken] | None, token: TokenId, decision: Decision) -> Decision:
+    if trace is not None:
+        trace.append(TracedToken(token, decision.reason))
     return decision
 
 
@@ -112,10 +125,19 @@ def token_failure(token: Token, world: World, request: Request, catalog: Catalog
     return None
 
 
-def _decide_one(token: Token, catalog: Catalog, world: World, request: Request) -> Decision:
+def _decide_one(
+    token: Token, catalog: Catalog, world: World, request: Request, trace: list[TracedToken] | None
+) -> Decision:
     """Rules A2 to A8 for one token of the line."""
-    case = open_case(token, catalog, world, request)
-    ask = request.ask
+    traced = None if trace is None else TracedToken(token.id, catalog=catalog.label)
+    decision = _judge(open_case(token, catalog, world, request, traced), catalog, request.ask)
+    if trace is not None and traced is not None:
+        traced.reason = decision.reason
+        trace.append(traced)
+    return decision
+
+
+def _judge(case: Case, catalog: Catalog, ask: PermissionRequest | OperationRequest) -> Decision:
     if isinstance(ask, PermissionRequest):
         permission = catalog.by_name.get(ask.permission)
         if permission is None:
@@ -148,7 +170,7 @@ def _decide_unlisted(case: Case, ask: OperationRequest) -> Decision:
 
 
 def _decide_by_target(case: Case, covers: Callable[[LegacyHoldings], bool], otherwise: Reason) -> Decision:
-    """What no set speaks of, by the place that the caller gives; `otherwise` where the token's bundles do not cover it."""
+    """What no set speaks of, by the place the caller gives; `otherwise` where the token's bundles do not cover it."""
     legacy = case.lookup.legacy_public
     if legacy is None or not covers(legacy):
         return deny(otherwise)

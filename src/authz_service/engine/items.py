@@ -104,9 +104,10 @@ class ItemJudge:
         return Verdict(PASSED, Reason.GRANTED, place.text)
 
     def _judge_empty(self, item: Item, top: Place, min_role: str | None) -> Verdict:
-        """Rule A4 where a mutating `below` finds nothing yet: at the top itself, which may be a user's namespace (C3)."""
-        owner = self.case.owner
-        if top.kind is NodeKind.USER and top.id != self.case.own_id and not (owner is not None and owner.admin):
+        """A4 where a mutating `below` finds nothing yet: at the top itself, which may be a user's namespace (C3)."""
+        case = self.case
+        anybody = case.catalog.upstream or (case.owner is not None and case.owner.admin)
+        if top.kind is NodeKind.USER and top.id != case.own_id and not anybody:
             return Verdict(STAGE_OWNER, Reason.OWNER_NOT_MEMBER, top.text)
         return self._judge_owner(item, top, min_role)
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NoReturn, Protocol
 
-from authz_service.catalog.model import Catalog, ParameterKind
+from authz_service.catalog.model import Catalog, Condition, ParameterKind
 from authz_service.compiler.lookup import Lookup
 from authz_service.directory.model import Attributes, Node, NodeId, NodeKind, User
 from authz_service.tokens.model import Token, TokenId
@@ -139,6 +139,40 @@ class Decision:
 
     def __bool__(self) -> NoReturn:
         raise TypeError("a decision is not a truth value: read `.allowed`")
+
+
+@dataclass(frozen=True, slots=True)
+class TracedItem:
+    """How one item of a set fared.
+
+    `reason` is the first rule's that stopped it, or `granted…`; None where another item's target stopped the set.
+    """
+
+    permission: str
+    boundary: NodeKind
+    target: str | None
+    reason: Reason | None
+
+
+@dataclass(frozen=True, slots=True)
+class TracedSet:
+    """How one requirement set that counted fared. `assumed` are values taken for absent attributes (C5)."""
+
+    reason: Reason
+    items: tuple[TracedItem, ...]
+    when: Condition = ()
+    min_role: str | None = None
+    assumed: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(slots=True)
+class TracedToken:
+    """How one token of the line fared (T4): the shown one first, then its ancestors as far as they were asked."""
+
+    token: TokenId
+    reason: Reason | None = None
+    catalog: str | None = None
+    sets: list[TracedSet] = field(default_factory=list)
 
 
 def allow(reason: Reason, *, target: str | None = None) -> Decision:

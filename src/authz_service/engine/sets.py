@@ -18,7 +18,7 @@ from authz_service.directory.model import NodeKind, Scalar
 from authz_service.engine.attributes import Assumption, Reader, applicable, matches, trials
 from authz_service.engine.case import Case
 from authz_service.engine.items import PASSED, STAGE_QUESTION, ItemJudge, earliest
-from authz_service.engine.model import Decision, Missing, Reason, allow, deny
+from authz_service.engine.model import Decision, Missing, Reason, TracedItem, TracedSet, allow, deny
 from authz_service.engine.places import Place
 
 
@@ -86,6 +86,7 @@ def _try_set(judge: ItemJudge, candidate: RequirementSet) -> _Outcome:
     resolved = [None if free else case.place_of(item) for item, free in zip(candidate.items, anywhere, strict=True)]
     faults = [found for found in resolved if isinstance(found, Reason)]
     if faults:
+        _note(judge, candidate, earliest(faults), [found if isinstance(found, Reason) else None for found in resolved])
         return _Outcome(STAGE_QUESTION, earliest(faults), candidate.items, case.request.ask.target)
     verdicts = [
         judge.judge(item, found if isinstance(found, Place) else None, candidate.min_role if position == 0 else None)
@@ -98,9 +99,24 @@ def _try_set(judge: ItemJudge, candidate: RequirementSet) -> _Outcome:
         reason = Reason.GRANTED_PUBLIC_READ if public else Reason.GRANTED
     else:
         reason = earliest([verdict.reason for verdict in stopped])
+    _note(judge, candidate, reason, [verdict.reason for verdict in verdicts])
     target = next(verdict.target for verdict in stopped if stage == PASSED or verdict.reason is reason)
     missing = tuple(verdict.missing for verdict in verdicts if verdict.missing is not None)
     return _Outcome(stage, reason, candidate.items, target, missing)
+
+
+def _note(judge: ItemJudge, candidate: RequirementSet, reason: Reason, items: Sequence[Reason | None]) -> None:
+    """Write down how a set fared. None is an item that was not looked at, because another had no target."""
+    trace = judge.case.trace
+    if trace is None:
+        return
+    traced = []
+    for item, found in zip(candidate.items, items, strict=True):
+        place = None if item.target.kind is TargetKind.ANYWHERE else judge.case.resolve(item.target)
+        text = place.text if isinstance(place, Place) else None
+        traced.append(TracedItem(item.permission, item.boundary, text, found))
+    assumed = tuple((name, str(value)) for name, value in sorted(judge.assumption.values.items()))
+    trace.sets.append(TracedSet(reason, tuple(traced), candidate.when, candidate.min_role, assumed))
 
 
 def _public_read(judge: ItemJudge, operation: Operation, sets: Sequence[RequirementSet]) -> bool:

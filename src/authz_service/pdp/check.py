@@ -10,7 +10,7 @@ from authz_service.cache.follower import Follower
 from authz_service.catalog.model import ParameterKind
 from authz_service.directory.model import DEFAULT_SOURCE, NodeKind, TargetText, format_target, parse_target
 from authz_service.engine.decide import decide, line_failure
-from authz_service.engine.model import Decision, OperationRequest, PermissionRequest, Reason, Request, deny
+from authz_service.engine.model import Decision, OperationRequest, PermissionRequest, Reason, Request, TracedToken, deny
 from authz_service.errors import Fault, ForbiddenError, InvalidInputError, OverloadedError, UnauthenticatedError
 from authz_service.pdp.loader import Loader
 from authz_service.pdp.question import Answer, Freshly, HttpCall, Question
@@ -175,7 +175,8 @@ class DecisionPoint:
                 try:
                     about = self._resolve(token, name, ask.about)
                     request = Request(name, about, now, version, ask.attributes, question.client_address)
-                    answers.append(Answer(decide(token, self.facts, request), token, stamp))
+                    trace: list[TracedToken] | None = [] if question.explain else None
+                    answers.append(Answer(decide(token, self.facts, request, trace), token, stamp, trace))
                 except NotAtHandError as error:
                     missing[error.key] = None
             if not missing:

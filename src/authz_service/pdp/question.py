@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from authz_service.directory.model import Attributes
-from authz_service.engine.model import Decision, OperationRequest, PermissionRequest
+from authz_service.engine.model import Decision, OperationRequest, PermissionRequest, TracedToken
 from authz_service.pdp.routing import HttpCall
 from authz_service.store.changes import Stamp, format_revision
 from authz_service.tokens.model import Token
@@ -38,6 +38,7 @@ class Question:
     catalog: str
     client_address: str | None = None
     freshly: Freshly = field(default_factory=Freshly)
+    explain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +48,5 @@ class Answer:
     decision: Decision
     token: Token | None
     stamp: Stamp
+    trace: Sequence[TracedToken] | None = None
+    """How the decision came about, where the question asked for it; empty for a secret that is no token of ours."""

@@ -45,11 +45,17 @@ class Common(BaseModel):
     fully_consistent: bool = Field(default=False, description="decide by facts read after this request came")
 
 
-class CheckRequest(Common, Item):
+class One(Common):
+    explain: bool = Field(
+        default=False, description="say how the answer came about: each token of the line, each set, each item"
+    )
+
+
+class CheckRequest(One, Item):
     """One question about one token."""
 
 
-class HttpRequest(Common):
+class HttpRequest(One):
     """One request as the API's client sent it; the catalog says which operation it is and what that needs."""
 
     method: str = Field(description="the request's method, in capitals")
@@ -90,7 +96,36 @@ class DecisionAnswer(BaseModel):
     token_id: str | None = Field(None, description="the token's public id, when it is known here")
 
 
+class ExplainedItem(BaseModel):
+    """One permission that a set needs. `reason` is what stopped it, or why it holds; null if not looked at."""
+
+    permission: str
+    boundary: Literal["project", "group", "user", "instance"]
+    target: str | None
+    reason: str | None
+
+
+class ExplainedSet(BaseModel):
+    """One of the sets of permissions that would do; `assumed` are values taken for attributes that were not given."""
+
+    reason: str
+    needs: list[ExplainedItem]
+    when: dict[str, Scalar]
+    min_role: str | None
+    assumed: dict[str, str]
+
+
+class ExplainedToken(BaseModel):
+    """The shown token first, then its ancestors as far as they were asked."""
+
+    token_id: str
+    catalog: str | None
+    reason: str
+    sets: list[ExplainedSet]
+
+
 class CheckResponse(DecisionAnswer):
+    explanation: list[ExplainedToken] | None = Field(None, description="with `explain`: how the answer came about")
     revision: str = Field(description="the revision of the facts; send it as `at_least` to go on from here")
 
 

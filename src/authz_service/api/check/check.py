@@ -127,7 +127,7 @@ async def _answer(
         catalog = asked.catalog or _only_catalog(caller)
         bare = [ask.about.target for ask in asked.items if isinstance(ask.about, PermissionRequest)]
         await point.require_may_ask(caller, catalog, bare or None, client_address=address)
-        question = Question(asked.items, catalog, asked.client_address, asked.freshly)
+        question = Question(asked.items, catalog, asked.client_address, asked.freshly, asked.explain)
         answers = await point.check(asked.secret, question)
         quick: QuickAnswers = request.app.state.quick
         quick.learn(asked.secret, catalog, bare)

@@ -8,14 +8,14 @@ from typing import Any, Final
 import msgspec
 
 from authz_service.engine.explain import describe
-from authz_service.engine.model import Decision
+from authz_service.engine.model import Decision, TracedToken
 from authz_service.pdp.question import Answer, Stamp, format_revision
 from authz_service.tokens.model import Token
 
 JSON_TYPE: Final = "application/json"
 
 
-def encode_decision(decision: Decision, token: Token | None) -> bytes:
+def encode_decision(decision: Decision, token: Token | None, trace: Sequence[TracedToken] | None = None) -> bytes:
     """One decision without its revision. The same decision gives the same bytes: no times, no random ids."""
     if decision.allowed:
         found: dict[str, Any] = {"decision": "allow", "reason": decision.reason}
@@ -26,7 +26,27 @@ def encode_decision(decision: Decision, token: Token | None) -> bytes:
         found["hide"] = decision.hide
     if token is not None:
         found["token_id"] = token.id
+    if trace is not None:
+        found["explanation"] = [_explain(traced) for traced in trace]
     return msgspec.json.encode(found)
+
+
+def _explain(traced: TracedToken) -> dict[str, Any]:
+    """How one token of the line fared, set by set and item by item."""
+    sets = [
+        {
+            "reason": one.reason,
+            "needs": [
+                {"permission": item.permission, "boundary": item.boundary, "target": item.target, "reason": item.reason}
+                for item in one.items
+            ],
+            "when": dict(one.when),
+            "min_role": one.min_role,
+            "assumed": dict(one.assumed),
+        }
+        for one in traced.sets
+    ]
+    return {"token_id": traced.token, "catalog": traced.catalog, "reason": traced.reason, "sets": sets}
 
 
 def revision_tail(stamp: Stamp) -> bytes:
@@ -45,7 +65,7 @@ def with_revision_many(decisions: Sequence[bytes], tail: bytes) -> bytes:
 
 
 def encode_answer(answer: Answer) -> bytes:
-    return with_revision(encode_decision(answer.decision, answer.token), revision_tail(answer.stamp))
+    return with_revision(encode_decision(answer.decision, answer.token, answer.trace), revision_tail(answer.stamp))
 
 
 def encode_answers(answers: Sequence[Answer]) -> bytes:

@@ -25,8 +25,8 @@ _CATALOG: Final = re.compile(r"[a-z][a-z0-9_]{0,63}(@[1-9][0-9]{0,8})?")
 
 ITEM_FIELDS: Final = frozenset({"resource", "action", "target", "attributes"})
 COMMON_FIELDS: Final = frozenset({"token", "catalog", "client_address", "at_least", "fully_consistent"})
-ONE_FIELDS: Final = ITEM_FIELDS | COMMON_FIELDS
-HTTP_FIELDS: Final = COMMON_FIELDS | {"method", "path", "target", "attributes"}
+ONE_FIELDS: Final = ITEM_FIELDS | COMMON_FIELDS | {"explain"}
+HTTP_FIELDS: Final = COMMON_FIELDS | {"explain", "method", "path", "target", "attributes"}
 MANY_FIELDS: Final = COMMON_FIELDS | {"items"}
 
 
@@ -39,6 +39,7 @@ class Asked:
     catalog: str | None
     client_address: str | None
     freshly: Freshly
+    explain: bool
 
 
 def read_check(body: bytes) -> Asked:
@@ -113,9 +114,12 @@ def _asked(value: Mapping[str, Any], items: list[Ask], faults: Faults) -> Asked:
     consistent = value.get("fully_consistent", False)
     if not isinstance(consistent, bool):
         faults.add("/fully_consistent", "wrong_type", "write true or false")
+    explain = value.get("explain", False)
+    if not isinstance(explain, bool):
+        faults.add("/explain", "wrong_type", "write true or false")
     if faults or not isinstance(secret, str):
         raise InvalidBodyError(faults.summary("the body").partition(";")[0], faults=faults.named)
-    return Asked(secret, items, catalog, address, Freshly(at_least, consistent))
+    return Asked(secret, items, catalog, address, Freshly(at_least, consistent), explain is True)
 
 
 def _read_item(value: Mapping[str, Any], where: str, faults: Faults) -> Ask | None:

@@ -1,0 +1,347 @@
+"""The whole service under a random sequence of everything that can happen to it, compared with the reference."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from random import Random
+from typing import Any
+
+import httpx
+from tests.property.questions import Questioner
+from tests.reference import naive
+from tests.reference.rows import Rows
+from tests.support.answers import read_answer, told
+from tests.support.asked_for import TokenDrawer, managers
+from tests.support.asking import Asked, Interview, askable, grouped, item_of
+from tests.support.forge import FORGE_2
+from tests.support.memory_world import MemoryWorld, decide_in
+from tests.support.pair import Pair, Side
+from tests.support.powers import powers
+from tests.support.stored_rows import Reading, install, read_all
+from tests.support.upheaval import Upheaval
+
+from authz_service.catalog.model import Catalog
+from authz_service.directory.model import Node, NodeId, NodeKind
+from authz_service.engine.model import PermissionRequest, Request
+from authz_service.store.changes import format_revision
+from authz_service.tokens.model import Token, TokenId
+
+POOL = 60
+"""How many questions are remembered, to be asked again after the world has changed."""
+ALIVE = 24
+
+Act = Callable[[], Awaitable[None]]
+
+
+@dataclass
+class Ledger:
+    """What may never happen to what was seen once, whatever else does (D2, T1)."""
+
+    tokens: dict[TokenId, Token] = field(default_factory=dict)
+    revoked: set[TokenId] = field(default_factory=set)
+    nodes: dict[NodeId, Node] = field(default_factory=dict)
+    gone: set[NodeId] = field(default_factory=set)
+
+    def check(self, rows: Rows) -> None:
+        found = {token.id: token for token in rows.tokens}
+        assert set(self.tokens) <= set(found), "a token is gone"
+        for token in rows.tokens:
+            known = self.tokens.setdefault(token.id, token)
+            assert replace(token, revoked_at=None) == replace(known, revoked_at=None), "a token was changed"
+            assert token.id not in self.revoked or token.revoked_at is not None, "a token came alive again"
+            if token.revoked_at is not None:
+                self.revoked.add(token.id)
+            for parent in [token.parent] if token.parent is not None else []:
+                assert found[parent].revoked_at is None or token.revoked_at is not None, "a child outlives its parent"
+        self._check_nodes(rows)
+
+    def _check_nodes(self, rows: Rows) -> None:
+        alive = {node.id: node for node in rows.nodes}
+        assert not self.gone & set(alive), "a place came back"
+        for node in rows.nodes:
+            known = self.nodes.setdefault(node.id, node)
+            assert (node.kind, node.source) == (known.kind, known.source), "an id is another thing's now"
+            assert known.external_id in (None, node.external_id), "an id is another thing's now"
+        self.gone |= set(self.nodes) - set(alive)
+        ids = Counter((node.source, node.kind, node.external_id) for node in self.nodes.values())
+        assert all(count == 1 for (_, _, known), count in ids.items() if known is not None), "one thing has two ids"
+
+
+class Machine:
+    """One run. The same seed makes the same run, but for what happens at once."""
+
+    def __init__(self, pair: Pair, seed: int | str) -> None:
+        self.pair = pair
+        self.seed = seed
+        self.random = Random(f"machine {seed}")
+        self.upheaval = Upheaval(Random(f"upheaval {seed}"))
+        self.secrets: dict[TokenId, str] = {}
+        self.ledger = Ledger()
+        self.pool: list[Asked] = []
+        self.log: list[str] = []
+        self.counts: Counter[str] = Counter()
+        self.told_to_revoke: set[TokenId] = set()
+        self.reading: Reading
+        self.drawer: TokenDrawer
+
+    @property
+    def rows(self) -> Rows:
+        return self.reading.rows
+
+    @property
+    def context(self) -> str:
+        return f"seed {self.seed!r}, after:\n" + "\n".join(self.log[-12:])
+
+    async def begin(self) -> None:
+        self.reading = await read_all(self.pair.database)
+        self.drawer = TokenDrawer(Random(f"tokens {self.seed}"), self.reading.now)
+        for body in managers(self.rows):
+            await self._issue(self.pair.sides[0], self.pair.admin, body)
+        await self._settle()
+
+    async def run(self, steps: int) -> None:
+        for _ in range(steps):
+            await self.step()
+        await self.ask_a_newcomer()
+
+    async def step(self) -> None:
+        kinds: list[Callable[[], Awaitable[None]]] = [
+            *[self._one_thing] * 8,
+            *[self._several_at_once] * 2,
+            *[self._ask_while_it_happens] * 3,
+        ]
+        await self.random.choice(kinds)()
+        await self._settle()
+        await self.ask()
+        if len(self.log) % 10 == 0:
+            await self.ask_a_newcomer()
+
+    # what happens
+
+    async def _one_thing(self) -> None:
+        await self._draw_act()()
+
+    async def _several_at_once(self) -> None:
+        acts = [self._draw_act(alone=False) for _ in range(self.random.randint(2, 4))]
+        self.counts["at once"] += 1
+        await asyncio.gather(*(act() for act in acts))
+
+    async def _ask_while_it_happens(self) -> None:
+        """Each answer names its revision, and is what that revision's rows say: no answer is made of two."""
+        before = self.reading
+        act = self._draw_act(alone=False)
+        questions = [asked for asked in self.pool if asked.bare]
+        if not questions:
+            await act()
+            return
+        answers: list[tuple[Asked, httpx.Response]] = []
+        interview = Interview(self.pair, self.secrets, before)
+        happening = asyncio.create_task(act())
+        chosen = [self.random.choice(questions) for _ in range(40)]
+        for position, asked in enumerate(chosen):
+            side = self.pair.sides[position % 2]
+            body = interview.body(asked) | item_of(asked)
+            answer = await side.call("POST", "/check", self.pair.gateway, body, short=position % 4 < 2)
+            assert answer.status_code == 200, (self.context, answer.text)
+            answers.append((asked, answer))
+            if happening.done() and position > 8:
+                break
+        await happening
+        after = await read_all(self.pair.database)
+        # Creation takes no revision, and nobody asks about what is not there yet.
+        states = {format_revision(before.stamp): before, format_revision(after.stamp): after}
+        assert after.stamp.epoch != before.stamp.epoch or after.stamp.revision <= before.stamp.revision + 1
+        for asked, answer in answers:
+            self.counts["asked meanwhile"] += 1
+            state = states[answer.json()["revision"]]
+            decision = naive.decide(state.rows, asked.token, replace(asked.request, now=state.now))
+            known = asked.token if asked.token in self.secrets else None
+            assert read_answer(answer.json(), {}) == told(decision, known), f"meanwhile: {asked}\n{self.context}"
+
+    def _draw_act(self, *, alone: bool = True) -> Act:
+        """Everything random is drawn now: what runs at once must not draw in the order in which it runs."""
+        draw = self.random.random()
+        side = self.random.choice(self.pair.sides)
+        if draw < 0.4:
+            lines = self.upheaval.draw(self.rows)
+            return lambda: self._import(side, lines)
+        if draw < 0.72:
+            return self._draw_issue(side, alone=alone)
+        if draw < 0.9:
+            return self._draw_revoke(side)
+        if draw < 0.93:
+            return lambda: self._install()
+        if alone and draw < 0.97:
+            hours = self.random.choice((1, 1, 2))
+            return lambda: self._shift(hours)
+        if alone and draw < 0.98:
+            return lambda: self._new_epoch()
+        lines = self.upheaval.draw(self.rows)
+        return lambda: self._import(side, lines)
+
+    async def _import(self, side: Side, lines: list[Any]) -> None:
+        body = b"\n".join(json.dumps(line).encode() for line in lines)
+        answer = await side.call("POST", "/v1/directory/import", self.pair.admin, body)
+        self._note(f"import {lines}", answer, 200, 400)
+
+    def _draw_issue(self, side: Side, *, alone: bool) -> Act:
+        ours = [token for token in self._alive() if token.id in self.secrets and "authz" in token.catalogs]
+        root = next(token for token in self.rows.tokens if self._is_admins(token))
+        issuer = self.random.choice(ours) if ours and self.random.random() < 0.6 else root
+        body = self.drawer.draw(self.rows, issuer, self._alive())
+        if len(self._alive()) > ALIVE and issuer is root:
+            return self._draw_revoke(side)
+        if issuer is root:
+            return lambda: self._issue(side, self.pair.admin, body)
+        return lambda: self._issue_at_most(side, issuer, body) if alone else self._issue(side, self.secrets[issuer.id], body)
+
+    def _is_admins(self, token: Token) -> bool:
+        return any("token:create_any" in scope.permissions for scope in token.scopes) and token.id not in self.secrets
+
+    def _alive(self) -> list[Token]:
+        now = self.reading.now
+        return [
+            token
+            for token in self.rows.tokens
+            if token.id in self.secrets
+            and token.revoked_at is None
+            and (token.expires_at is None or token.expires_at > now)
+        ]
+
+    async def _issue(self, side: Side, secret: str, body: Any) -> TokenId | None:
+        answer = await side.call("POST", "/v1/tokens", secret, body)
+        self._note(f"issue {body}", answer, 201, 400, 401, 403, 409)
+        if answer.status_code != 201:
+            return None
+        made = answer.json()
+        self.secrets[made["id"]] = made["secret"]
+        return TokenId(made["id"])
+
+    async def _issue_at_most(self, side: Side, issuer: Token, body: Any) -> None:
+        """Nobody without `token:create_any` makes a token that may do what their own may not (M2)."""
+        made = await self._issue(side, self.secrets[issuer.id], body)
+        if made is None:
+            return
+        self.counts["issued by others"] += 1
+        reading = await read_all(self.pair.database)
+        token = naive.token_of(reading.rows, made)
+        assert token is not None
+        beyond = powers(reading.rows, token, reading.now) - powers(reading.rows, issuer, reading.now, token.catalogs)
+        assert not beyond, f"{issuer} issued {token}, which is beyond it: {sorted(beyond)}\n{self.context}"
+
+    def _draw_revoke(self, side: Side) -> Act:
+        alive = self._alive()
+        if not alive:
+            lines = self.upheaval.draw(self.rows)
+            return lambda: self._import(side, lines)
+        token = self.random.choice(alive)
+        draw = self.random.random()
+        if draw < 0.4:
+            return lambda: self._revoke(side, token, self.pair.admin, f"/v1/tokens/{token.id}", 200)
+        if draw < 0.7:
+            return lambda: self._revoke(side, token, self.secrets[token.id], "/v1/self", 200, 401)
+        other = self.random.choice(alive)
+        return lambda: self._revoke(
+            side, token, self.secrets[other.id], f"/v1/tokens/{token.id}", 200, 401, 403, 404
+        )
+
+    async def _revoke(self, side: Side, token: Token, secret: str, path: str, *statuses: int) -> None:
+        answer = await side.call("DELETE", path, secret)
+        self._note(f"revoke {token.id} by {path}", answer, *statuses)
+        if answer.status_code == 200:
+            self.told_to_revoke.add(token.id)
+
+    async def _install(self) -> None:
+        await install(self.pair.database, FORGE_2)
+        self.log.append("install forge@2")
+
+    async def _shift(self, hours: int) -> None:
+        await self.pair.shift(timedelta(hours=hours))
+        self.log.append(f"{hours} hours later")
+
+    async def _new_epoch(self) -> None:
+        await self.pair.new_epoch()
+        self.log.append("a new epoch")
+
+    def _note(self, what: str, answer: httpx.Response, *statuses: int) -> None:
+        self.log.append(f"{answer.status_code} {what}")
+        self.counts[f"{what.partition(' ')[0]} {answer.status_code}"] += 1
+        assert answer.status_code in statuses, f"{answer.text}\n{self.context}"
+
+    # what is asked
+
+    async def _settle(self) -> None:
+        self.reading = await read_all(self.pair.database)
+        self.ledger.check(self.rows)
+        assert self.told_to_revoke <= self.ledger.revoked, f"a revoke was forgotten\n{self.context}"
+
+    async def ask(self) -> None:
+        fresh = self._questions(8)
+        old = self.random.sample(self.pool, min(len(self.pool), 30))
+        questions = fresh + old
+        interview = Interview(self.pair, self.secrets, self.reading, self.context, self.counts)
+        bare = [asked for asked in questions if asked.bare]
+        singles = bare[:4]
+        batches = [group for group in grouped(asked for asked in bare if asked.plain)][:6]
+        consistent, own = self.random.choice(bare or self.pool), bare[1:3]
+
+        async def ask_side(side: Side) -> None:
+            for asked in singles:
+                await interview.single(side, asked)
+            for group in batches:
+                await interview.batch(side, group)
+            if consistent.bare:
+                await interview.consistent(side, consistent)
+            for asked in own:
+                await interview.itself(side, asked)
+            for group in grouped(asked for asked in questions if not asked.bare)[:8]:
+                await interview.point(side.point, group, f"replica {self.pair.sides.index(side) + 1}")
+
+        for side in self.pair.sides:
+            await ask_side(side)
+        self.pool = (self.pool + fresh)[-POOL:]
+
+    async def ask_a_newcomer(self) -> None:
+        """What was remembered gives no other answers than what is read anew."""
+        interview = Interview(self.pair, self.secrets, self.reading, self.context, self.counts)
+        async with self.pair.newcomer() as one:
+            for group in grouped(self.pool):
+                await interview.point(one.point, group, "the newcomer")
+        self.counts["newcomers"] += 1
+
+    def _questions(self, count: int) -> list[Asked]:
+        """About tokens of whichever catalog has operations; and some about management's own."""
+        catalogs = {(catalog.name, catalog.version): catalog for catalog in self.rows.catalogs}
+        known = [token for token in self.rows.tokens if token.id in self.secrets]
+        tokens = [one for token in known if (one := _without_management(token)).catalogs]
+        dead = [token for token in tokens if token.revoked_at is not None]
+        kept = [token for token in tokens if token.revoked_at is None] + self.random.sample(dead, min(2, len(dead)))
+        found: list[Asked] = []
+        if kept:
+            rows = replace(self.rows, tokens=kept)
+            world = MemoryWorld(self.rows)
+            drawn = Questioner(self.random, rows).ask(count, lambda *asked: decide_in(world, *asked).allowed)
+            found += [askable(token, request) for token, request in drawn]
+        found += [self._about_management(catalogs["authz", 1]) for _ in range(2) if self.secrets]
+        return found
+
+    def _about_management(self, catalog: Catalog) -> Asked:
+        token = self.random.choice(list(self.secrets))
+        permission = self.random.choice(catalog.permissions)
+        places = [node for node in self.rows.nodes if node.kind in permission.boundaries]
+        target = "instance"
+        if places:
+            node = self.random.choice(places)
+            target = "instance" if node.kind is NodeKind.INSTANCE else f"{node.kind.value}:{node.external_id}"
+        return Asked(token, Request("authz", PermissionRequest(permission.name, target), self.reading.now))
+
+
+def _without_management(token: Token) -> Token:
+    """For drawing questions: management has no operations to ask about."""
+    named = {name: version for name, version in token.catalogs.items() if name != "authz"}
+    return replace(token, catalogs=named, scopes=tuple(scope for scope in token.scopes if scope.catalog in named))
