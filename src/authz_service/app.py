@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -14,6 +16,7 @@ from fastapi.routing import APIRoute
 
 from authz_service import __version__
 from authz_service.admin.management import Limits, Management, wait_out
+from authz_service.admin.settled import Barrier
 from authz_service.admin.shelf import Shelf
 from authz_service.api import admin, health, problems
 from authz_service.api import self as own
@@ -24,20 +27,25 @@ from authz_service.api.check.serving import Serving
 from authz_service.api.documents import complete_documents
 from authz_service.api.state import Services
 from authz_service.cache.bounded import Bounded
+from authz_service.cache.clock import elapsed
 from authz_service.cache.facts import Bounds, FactKey, Facts
 from authz_service.cache.follower import Follower, Freshness
 from authz_service.cache.journal import Journal
 from authz_service.cache.polling import connector
+from authz_service.cache.presence import new_member
 from authz_service.config import Environment, Settings, read_peppers
+from authz_service.errors import DatabaseUnavailableError
 from authz_service.pdp.check import DecisionPoint
 from authz_service.pdp.loader import Gate, Loader
 from authz_service.pdp.quick import QuickAnswers
 from authz_service.pdp.secrets import Peppers
+from authz_service.store.changes import prune_log
 from authz_service.store.database import Database, check_schema
 from authz_service.store.shipped import shipped_catalogs
 from authz_service.telemetry import Measured, Metrics
 
 _SAMPLE_SECONDS: Final = 1.0
+_PRUNE_SECONDS: Final = 600.0
 _QUIET: Final = frozenset(
     {"/check", "/check/batch", "/v1/self/check", "/v1/self/check/batch", "/livez", "/readyz", "/metrics"}
 )
@@ -59,7 +67,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with _running(settings, metrics, hot.fold) as (services, sample):
             app.state.services = services
-            app.state.quick = QuickAnswers(services.point, encode_decision)
+            app.state.quick = hot.quick = QuickAnswers(services.point, encode_decision)
             app.state.sample = sample
             gc.collect()
             gc.freeze()  # what stands now stands until the end: no later collection looks at it
@@ -80,7 +88,7 @@ def create_app(settings: Settings) -> FastAPI:
     serving = Serving(metrics, settings.check_body_limit, settings.batch_body_limit)
     app.state.serving = serving
     app.state.quick = None
-    hot = app.state.hot = HotPath(app, serving, lambda: app.state.quick)
+    hot = app.state.hot = HotPath(app, serving)
     for router in (check.router, own.router, admin.router, health.router):
         app.include_router(router)
     complete_documents(app)
@@ -134,7 +142,14 @@ async def _running(
         facts = Facts(management.shipped, bounds)
         journal = Journal(facts)
         freshness = Freshness(settings.max_staleness, settings.poll_interval, settings.poll_timeout)
-        follower = Follower(journal, connector(management.database, bell=settings.bell), freshness)
+        follower = Follower(
+            journal,
+            connector(management.database, bell=settings.bell),
+            freshness,
+            member=new_member(max_staleness=settings.max_staleness, connections=settings.connections),
+            observe=metrics.revoke_to_deny.observe,
+        )
+        barrier = Barrier(management.database, settings.max_staleness, elapsed=elapsed)
         gate = Gate(settings.loads_running, settings.loads_waiting)
         loader = CountingLoader(metrics, management.database, follower, journal, facts, gate)
         point = DecisionPoint(facts, follower, loader, management.peppers)
@@ -144,13 +159,17 @@ async def _running(
             _sample(metrics, facts, follower, gate)
 
         await follower.start()
-        sampling = asyncio.create_task(_keep_sampling(sample), name="metrics")
+        background = [
+            asyncio.create_task(_keep_sampling(sample), name="metrics"),
+            asyncio.create_task(_keep_pruning(management.database), name="pruning"),
+        ]
         try:
-            yield Services(point, management), sample
+            yield Services(point, replace(management, settled=barrier)), sample
         finally:
-            sampling.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await sampling
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
+            await barrier.close()
             await follower.stop()
 
 
@@ -174,6 +193,15 @@ async def _keep_sampling(sample: Callable[[], None]) -> None:
         await asyncio.sleep(_SAMPLE_SECONDS)
 
 
+async def _keep_pruning(database: Database) -> None:
+    """Forget what no replica needs any more. All workers do it: it is done twice, or once, and never not at all."""
+    while True:
+        await asyncio.sleep(_PRUNE_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+        with contextlib.suppress(DatabaseUnavailableError):
+            async with database.transaction() as conn:
+                await prune_log(conn)
+
+
 def _sample(metrics: Metrics, facts: Facts, follower: Follower, gate: Gate) -> None:
     caches: Mapping[str, Bounded[Any, Any]] = {
         "tokens": facts.tokens,
@@ -187,6 +215,7 @@ def _sample(metrics: Metrics, facts: Facts, follower: Follower, gate: Gate) -> N
         gauges={
             "staleness": follower.staleness(),
             "revision": follower.applied.revision if follower.applied is not None else 0,
+            "rewound": float(follower.rewound),
             "waiting": gate.waiting,
         },
         followed={

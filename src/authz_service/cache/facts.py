@@ -125,8 +125,8 @@ class Bounds:
     """What one token may do at one place, all permissions together."""
 
 
-_MOST_UNDER: Final = 1024
-"""Places that one operation can ask below: 64 alternatives of 16 items. With fewer it would wait for itself for ever."""
+_LEAST_UNDER: Final = 64
+"""One operation asks below several places. With room for fewer than these it would push out its own facts for ever."""
 TOP: Final = 0
 """The parent of a top-level node in edge keys."""
 
@@ -152,9 +152,11 @@ class Facts:
         self.externals: Bounded[ExternalKey, int] = Bounded(bounds.nodes)
         self.free_externals: Bounded[ExternalKey, None] = Bounded(bounds.questions)
         self.below: Bounded[MemberBelowKey, bool] = Bounded(bounds.questions)
-        self.under: Bounded[UnderKey, tuple[int, ...]] = Bounded(max(_MOST_UNDER, bounds.questions // 100))
+        self.under: Bounded[UnderKey, tuple[int, ...]] = Bounded(max(_LEAST_UNDER, bounds.questions // 100))
         self.spots: Bounded[tuple[int, str, str], KnownSpot] = Bounded(bounds.spots)
         """By entry serial, catalog as asked and target as asked. Rests on the facts above: gone when any of them is."""
+        self.generation = 0
+        """Counts the times that spots were dropped: what was read from one before is no longer known after."""
         self.shipped = {CatalogKey(catalog.name, catalog.version): catalog for catalog in shipped}
         self.catalogs: dict[CatalogKey, Catalog | None] = dict(self.shipped)
 
@@ -277,12 +279,16 @@ class Facts:
     def drop_token(self, token: TokenId) -> None:
         self.tokens.pop(token, None)
 
-    def drop_user(self, user: int) -> None:
+    def _drop_spots(self) -> None:
         self.spots.clear()
+        self.generation += 1
+
+    def drop_user(self, user: int) -> None:
+        self._drop_spots()
         self.users.pop(user, None)
 
     def drop_memberships(self, user: int) -> None:
-        self.spots.clear()
+        self._drop_spots()
         self.members.pop(user, None)
         self.below.clear()
 
@@ -292,7 +298,7 @@ class Facts:
         self.drop_node_questions()
 
     def drop_node_questions(self) -> None:
-        self.spots.clear()
+        self._drop_spots()
         self.free_names.clear()
         self.free_externals.clear()
         self.below.clear()
@@ -306,7 +312,7 @@ class Facts:
 
     def drop_catalog(self, name: str) -> None:
         """Versions are immutable: only what is said of their absence can change, and a removed version."""
-        self.spots.clear()
+        self._drop_spots()
         for key in [key for key in self.catalogs if key.name == name and key not in self.shipped]:
             del self.catalogs[key]
 
@@ -315,16 +321,16 @@ class Facts:
         self.digests.clear()
 
     def drop_users(self) -> None:
-        self.spots.clear()
+        self._drop_spots()
         self.users.clear()
 
     def drop_all_memberships(self) -> None:
-        self.spots.clear()
+        self._drop_spots()
         self.members.clear()
         self.below.clear()
 
     def drop_catalogs(self) -> None:
-        self.spots.clear()
+        self._drop_spots()
         self.catalogs = dict(self.shipped)
 
     def drop_all(self) -> None:

@@ -15,7 +15,7 @@ from authz_service.engine.model import Decision, PermissionRequest, Reason, Requ
 from authz_service.engine.spot import has_spots, spot_at
 from authz_service.pdp.check import ANY_CATALOG, EVALUATE, MANAGEMENT, DecisionPoint, parse_catalog
 from authz_service.store.changes import Stamp
-from authz_service.tokens.model import Token
+from authz_service.tokens.model import Token, TokenId
 
 Encode: TypeAlias = Callable[[Decision, Token], bytes]
 
@@ -29,13 +29,16 @@ class Known:
     """A secret whose token passed rule A1, and the epoch seconds of database time between which it does.
 
     `granted` is the encoded plain allow. `asks` are the catalogs it may ask about as a caller; None is all of them.
+    `may_ask_in` is the generation of the facts in which it was seen to hold `decision:evaluate` everywhere.
     """
 
+    token_id: TokenId
     entry: TokenEntry
     valid_from: float
     valid_until: float
     granted: bytes
     asks: frozenset[str] | None
+    may_ask_in: int = -1
 
 
 class QuickAnswers:
@@ -51,13 +54,13 @@ class QuickAnswers:
         self._follower = point.follower
         self._encode = encode
         self._known: Bounded[str, Known] = Bounded(bound)
-        self._callers: Bounded[bytes, str] = Bounded(10_000)
+        self._callers: Bounded[bytes, Known] = Bounded(10_000)
         self._granted = self._outside = self._missing = 0
 
     @property
-    def stamp(self) -> Stamp:
-        """The revision of the answers that are given now."""
-        return self._follower.require_fresh()
+    def stamp(self) -> Stamp | None:
+        """The revision of answers to what was just admitted."""
+        return self._follower.applied
 
     def take_counts(self) -> dict[Reason, int]:
         """How many answers of each reason were given since the last take."""
@@ -69,16 +72,45 @@ class QuickAnswers:
         self._granted = self._outside = self._missing = 0
         return counts
 
-    def find(self, secret: str) -> Known | None:
-        """The token of a secret, if it is known, stands unchanged, and passes rule A1 now, on fresh facts."""
+    def knows_caller(self, authorization: bytes) -> bool:
+        """Whether this header was learned: only then is a body worth waiting for."""
+        return authorization in self._callers
+
+    def admit(self, authorization: bytes, secret: str, catalog: str) -> Known | None:
+        """The token of a secret, if a known caller may ask about it and both stand unchanged and pass rule A1 now.
+
+        Call it when nothing will be awaited before the answer: freshness and the revision are those of this moment.
+        """
+        caller = self._callers.get(authorization)
         known = self._known.get(secret)
-        if known is None:
+        if caller is None or known is None:
             return None
         follower = self._follower
         now = elapsed()
-        if now > follower.deadline or self._facts.tokens.get(known.entry.token.id) is not known.entry:
+        tokens = self._facts.tokens
+        if (
+            now > follower.deadline
+            or tokens.get(known.token_id) is not known.entry
+            or tokens.get(caller.token_id) is not caller.entry
+        ):
             return None
-        return known if known.valid_from <= now + follower.clock.offset < known.valid_until else None
+        now += follower.clock.offset
+        if not (known.valid_from <= now < known.valid_until and caller.valid_from <= now < caller.valid_until):
+            return None
+        if caller.asks is not None and catalog.partition("@")[0] not in caller.asks:
+            return None
+        if caller.may_ask_in != self._facts.generation and not self._may_ask(caller):
+            return None
+        return known
+
+    def _may_ask(self, caller: Known) -> bool:
+        """Whether the caller is known to hold `decision:evaluate` everywhere; False says nothing."""
+        found = self._facts.spots.get((caller.entry.serial, MANAGEMENT, "instance"))
+        number = None if found is None else found.spot.numbers.get(_EVALUATE)
+        if found is None or number is None or not found.spot.allowed >> number & 1:
+            return False
+        caller.may_ask_in = self._facts.generation
+        return True
 
     def answer(self, known: Known, catalog: str, resource: str, action: str, target: str) -> bytes | None:
         """The encoded decision, without a revision: that is the follower's `applied`, as long as nobody awaits."""
@@ -137,25 +169,12 @@ class QuickAnswers:
         self._missing += len(answers) - allowed - elsewhere
         return answers
 
-    def may_ask(self, caller: Known, catalog: str) -> bool:
-        """Whether the caller is known to hold `decision:evaluate` everywhere for this catalog; False says nothing."""
-        if caller.asks is not None and catalog.partition("@")[0] not in caller.asks:
-            return False
-        found = self._facts.spots.get((caller.entry.serial, MANAGEMENT, "instance"))
-        if found is None:
-            return False
-        number = found.spot.numbers.get(_EVALUATE)
-        return number is not None and bool(found.spot.allowed >> number & 1)
-
-    def find_caller(self, authorization: bytes) -> Known | None:
-        """The caller who shows this header, as `find` knows its secret."""
-        secret = self._callers.get(authorization)
-        return None if secret is None else self.find(secret)
-
     def learn_caller(self, authorization: bytes, secret: str) -> None:
         """Remember who asked, and in which header the secret came."""
-        self._callers[authorization] = secret
         self.learn(secret, MANAGEMENT, ["instance"])
+        caller = self._known.get(secret)
+        if caller is not None:
+            self._callers[authorization] = caller
 
     def learn(self, secret: str, catalog: str, targets: Iterable[str | None]) -> None:
         """Remember what decisions that were just made rest on; quietly nothing where that cannot be remembered."""
@@ -188,6 +207,7 @@ class QuickAnswers:
         known = self._known.get(secret)
         if known is None or known.entry is not entry:
             self._known[secret] = Known(
+                token.id,
                 entry,
                 -_FOREVER if token.not_before is None else token.not_before.timestamp(),
                 _FOREVER if token.expires_at is None else token.expires_at.timestamp(),

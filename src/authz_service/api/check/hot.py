@@ -20,11 +20,11 @@ from authz_service.api.check.encoding import revision_tail, with_revision, with_
 from authz_service.api.check.serving import Serving
 from authz_service.api.wire import request_id_of
 from authz_service.pdp.question import Stamp
-from authz_service.pdp.quick import Known, QuickAnswers
+from authz_service.pdp.quick import QuickAnswers
 
 _JSON_TYPE: Final = (b"content-type", b"application/json")
 _NO_STORE: Final = (b"cache-control", b"no-store")
-_PASSED_OVER: Final = frozenset({b"content-encoding", b"transfer-encoding", b"expect"})
+_UNUSUAL: Final = frozenset({b"content-encoding", b"transfer-encoding", b"expect"})
 """Headers that send a request the long way."""
 
 
@@ -57,8 +57,8 @@ _QUOTES_OF_CHECK: Final = 4 * 5
 _QUOTES_OF_BATCH: Final = 4 * 2 + 2
 _QUOTES_OF_ITEM: Final = 4 * 3
 
-Answer: TypeAlias = Callable[[QuickAnswers, Known, bytes], bytes | None]
-"""From a body to the body of its answer, or None: then the long way has to."""
+Answer: TypeAlias = Callable[[QuickAnswers, bytes, bytes], bytes | None]
+"""From the caller's header and a body to the body of the answer, or None: then the long way has to."""
 
 
 CALLER_SECRET: Final = "authz.caller"
@@ -85,12 +85,12 @@ class Timings:
 
 
 class HotPath:
-    """The outermost layer. `quick_of` gives the quick answers once the application runs, None before."""
+    """The outermost layer. `quick` is set once the application runs; without it everything takes the long way."""
 
-    def __init__(self, app: ASGIApp, serving: Serving, quick_of: Callable[[], QuickAnswers | None]) -> None:
+    def __init__(self, app: ASGIApp, serving: Serving) -> None:
         self._app = app
         self._serving = serving
-        self._quick_of = quick_of
+        self.quick: QuickAnswers | None = None
         self._stamp: Stamp | None = None
         self._tail = b""
         self.timings = {path: Timings(serving.metrics.buckets) for path in ("/check", "/check/batch")}
@@ -117,42 +117,25 @@ class HotPath:
         limit: int,
     ) -> None:
         started = perf_counter()
-        authorization: bytes | None = None
-        request_id: bytes | None = None
-        usual = True
-        for name, value in scope["headers"]:
-            if name == b"authorization":
-                usual = usual and authorization is None
-                authorization = value
-            elif name == b"x-request-id":
-                usual = usual and request_id is None
-                request_id = value
-            elif name in _PASSED_OVER:
-                usual = False
-        quick = self._quick_of()
-        if not usual or authorization is None or quick is None:
+        given = scope["headers"]
+        headers = dict(given)
+        authorization = headers.get(b"authorization")
+        quick = self.quick
+        if quick is None or authorization is None or len(headers) != len(given) or not _UNUSUAL.isdisjoint(headers):
             await self._app(scope, receive, send)
             return
-        caller = quick.find_caller(authorization)
-        if caller is None:
+        if not quick.knows_caller(authorization):
             await self._take_long_way(scope, receive, send, authorization)
             return
-        messages: list[Message] = []
-        body = b""
-        whole = False
-        while not whole and len(body) <= limit:
-            message = await receive()
-            messages.append(message)
-            if message["type"] != "http.request":
-                break
-            body += message.get("body", b"")
-            whole = not message.get("more_body", False)
-        # The caller was found before the body came in: by now it may be revoked.
-        answered = answer(quick, caller, body) if whole and quick.find_caller(authorization) is caller else None
+        message = await receive()
+        messages = [message]
+        body: bytes | None = message.get("body", b"") if message["type"] == "http.request" else None
+        if body is not None and message.get("more_body"):
+            body = await _read_on(messages, receive, limit)
+        answered = answer(quick, authorization, body) if body is not None and len(body) <= limit else None
         if answered is None:
             await self._take_long_way(scope, _again(messages, receive), send, authorization)
             return
-        shown = self._request_id(request_id)
         await send(
             {
                 "type": "http.response.start",
@@ -161,29 +144,29 @@ class HotPath:
                     _NO_STORE,
                     (b"content-length", b"%d" % len(answered)),
                     _JSON_TYPE,
-                    (b"x-request-id", shown),
+                    (b"x-request-id", self._request_id(headers.get(b"x-request-id"))),
                 ],
             }
         )
         await send({"type": "http.response.body", "body": answered})
         self.timings[scope["path"]].add(perf_counter() - started)
 
-    def _check(self, quick: QuickAnswers, caller: Known, body: bytes) -> bytes | None:
+    def _check(self, quick: QuickAnswers, authorization: bytes, body: bytes) -> bytes | None:
         if b"\\" in body or body.count(b'"') != _QUOTES_OF_CHECK:
             return None
         try:
             asked = _read_check(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
-        known = quick.find(asked.token)
-        if known is None or not quick.may_ask(caller, asked.catalog):
+        known = quick.admit(authorization, asked.token, asked.catalog)
+        if known is None:
             return None
         decision = quick.answer(known, asked.catalog, asked.resource, asked.action, asked.target)
         if decision is None:
             return None
         return with_revision(decision, self._revision(quick))
 
-    def _batch(self, quick: QuickAnswers, caller: Known, body: bytes) -> bytes | None:
+    def _batch(self, quick: QuickAnswers, authorization: bytes, body: bytes) -> bytes | None:
         if b"\\" in body:
             return None
         try:
@@ -195,8 +178,8 @@ class HotPath:
             return None
         if body.count(b'"') != _QUOTES_OF_BATCH + _QUOTES_OF_ITEM * len(items):
             return None
-        known = quick.find(asked.token)
-        if known is None or not quick.may_ask(caller, asked.catalog):
+        known = quick.admit(authorization, asked.token, asked.catalog)
+        if known is None:
             return None
         decisions = quick.answer_all(
             known, asked.catalog, [(item.resource, item.action, item.target) for item in items]
@@ -207,7 +190,7 @@ class HotPath:
 
     def _revision(self, quick: QuickAnswers) -> bytes:
         stamp = quick.stamp
-        if stamp is not self._stamp:
+        if stamp is not None and stamp is not self._stamp:
             self._tail = revision_tail(stamp)
             self._stamp = stamp
         return self._tail
@@ -220,7 +203,7 @@ class HotPath:
     async def _take_long_way(self, scope: Scope, receive: Receive, send: Send, authorization: bytes) -> None:
         """The documented route; on its way out the route tells the quick answers what it decided on."""
         await self._app(scope, receive, send)
-        quick = self._quick_of()
+        quick = self.quick
         caller: str | None = scope.get(CALLER_SECRET)
         if caller is not None and quick is not None:
             quick.learn_caller(authorization, caller)
@@ -230,10 +213,26 @@ class HotPath:
         metrics = self._serving.metrics
         for route, timings in self.timings.items():
             metrics.add_requests(route, 200, *timings.take())
-        quick = self._quick_of()
+        quick = self.quick
         if quick is not None:
             for reason, count in quick.take_counts().items():
                 metrics.add_decisions(reason, count)
+
+
+async def _read_on(messages: list[Message], receive: Receive, limit: int) -> bytes | None:
+    """The rest of a body that comes in pieces, noted in `messages`; None when it is too long or the client left."""
+    pieces: list[bytes] = [messages[0].get("body", b"")]
+    size = len(pieces[0])
+    more = True
+    while more and size <= limit:
+        message = await receive()
+        messages.append(message)
+        if message["type"] != "http.request":
+            return None
+        pieces.append(message.get("body", b""))
+        size += len(pieces[-1])
+        more = message.get("more_body", False)
+    return b"".join(pieces) if not more else None
 
 
 def _again(messages: list[Message], receive: Receive) -> Callable[[], Awaitable[Message]]:
