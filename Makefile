@@ -9,7 +9,7 @@ QUICK := $(wildcard tests/unit tests/property tests/conformance)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-fast test-long test-faults mutants check fix bench bench-freshness bench-scale \
-	catalogs openapi wheel clean
+	catalogs schema openapi wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -42,6 +42,7 @@ check: setup ## everything CI checks before the tests; changes no file
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/catalogs.py --check
+	$(BIN)/python tools/catalog_schema.py --check
 	$(if $(wildcard tools/openapi.py),$(BIN)/python tools/openapi.py --check)
 
 fix: setup ## format, and correct what can be corrected by itself
@@ -61,6 +62,9 @@ bench-scale: setup ## what grows with the directory and the tokens, and what mus
 
 catalogs: setup ## recompile the shipped catalogs, after a change to one or to the code that reads them
 	$(BIN)/python tools/catalogs.py
+
+schema: setup ## regenerate the JSON Schema of catalog files
+	$(BIN)/python tools/catalog_schema.py
 
 openapi: setup ## regenerate the published OpenAPI document
 	$(BIN)/python tools/openapi.py

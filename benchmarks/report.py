@@ -138,6 +138,7 @@ def _scale(result: dict[str, Any]) -> str:
                 "p99 ms at 85 %",
                 "cold p50 ms",
                 "cold p99 ms",
+                "cold processor time, µs",
                 "memory MiB",
             ),
             (
@@ -149,6 +150,7 @@ def _scale(result: dict[str, Any]) -> str:
                     f"{step['p99_ms']:.3g}",
                     f"{step['cold_p50_ms']:.3g}",
                     f"{step['cold_p99_ms']:.3g}",
+                    f"{step['cold_cpu_us']:,}",
                     f"{step['memory_mib']:,}",
                 )
                 for step in result["steps"]

@@ -28,7 +28,7 @@ from authz_service.store.database import migrate
 from benchmarks import report, service
 from benchmarks.bulk import Issued, Nodes, catalog, issue, loading, scopes_of, token_row
 from benchmarks.contenders import Contender, connected
-from benchmarks.machine import cores, describe_machine, pin, resident_bytes, versions, wrk_version
+from benchmarks.machine import cores, cpu_seconds, describe_machine, pin, resident_bytes, versions, wrk_version
 from benchmarks.population import Issues, Population, Sample, Size, store_tokens
 from benchmarks.pressure import Measured, ask_each, offer
 from benchmarks.targets import at_least, at_most
@@ -50,7 +50,7 @@ class Plan:
     seconds: float = 3.0
     at_once: int = 32
     open_seconds: float = 10.0
-    cached: int = 20_000
+    cached: int = 4_000
     gigabytes: float = 8.0
     limit: int = 3600
 
@@ -69,6 +69,8 @@ class Step:
     tokens: int
     contender: Contender
     cold: Measured
+    cold_cpu: float
+    """The service's processor time for one cold ask, in seconds; the database has its own."""
     heavy: Measured
     warming: Measured
     memory: int
@@ -148,14 +150,16 @@ def _start(
         return Contender(name, "", "HTTP", port, server.pid, requests, service.read_check, right, path)
 
     first = contender(issues.cold)
+    before = cpu_seconds(server.pid)
     cold = _ask_once(first, at_once=1)
+    cold_cpu = (cpu_seconds(server.pid) - before) / len(cold.times)
     heavy = _ask_once(contender(issues.heavy), at_once=1)
     warm = contender(issues.warm, wrk=True)
     warming = _ask_once(warm, at_once=8)
     warm.wrong += first.wrong
     memory = resident_bytes(server.pid)
     _say(f"{tokens:,}: warmed at {warming.rate:,.0f}/s, {warm.wrong} wrong, {memory >> 20} MiB")
-    return Step(tokens, warm, cold, heavy, warming, memory, fresh)
+    return Step(tokens, warm, cold, cold_cpu, heavy, warming, memory, fresh)
 
 
 def _ask_once(contender: Contender, *, at_once: int) -> Measured:
@@ -180,6 +184,7 @@ def _described(step: Step, plan: Plan) -> dict[str, Any]:
         "p99_ms": round(loaded.quantile(0.99) * 1e3, 3),
         "cold_p50_ms": round(step.cold.quantile(0.5) * 1e3, 3),
         "cold_p99_ms": round(step.cold.quantile(0.99) * 1e3, 3),
+        "cold_cpu_us": round(step.cold_cpu * 1e6),
         "heavy_cold_p50_ms": round(step.heavy.quantile(0.5) * 1e3, 3),
         "loads_per_second": round(step.warming.rate),
         "memory_mib": step.memory >> 20,
@@ -290,11 +295,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small, in seconds; writes no page")
     parser.add_argument("--steps", type=int, nargs="+", help="how many tokens are stored in each step")
+    for name in ("warm", "rounds", "seconds", "open-seconds"):
+        parser.add_argument(f"--{name}", type=int, help="in place of the plan's own")
     parser.add_argument("--output", type=Path, help="where the results go; default: docs/performance/scale.json")
     options = parser.parse_args()
-    plan = QUICK if options.quick else Plan()
-    if options.steps:
-        plan = replace(plan, steps=tuple(options.steps))
+    given = {name: getattr(options, name) for name in ("warm", "rounds", "seconds", "open_seconds")}
+    given |= {"steps": tuple(options.steps or ())}
+    plan = replace(QUICK if options.quick else Plan(), **{name: value for name, value in given.items() if value})
     signal.alarm(plan.limit)  # whatever hangs, ends
     os.environ.pop("AUTHZ_URL", None)
     result = run(plan, quick=options.quick)

@@ -20,8 +20,9 @@ from authz_service.admin.settled import Barrier
 from authz_service.admin.shelf import Shelf
 from authz_service.api import admin, health, problems
 from authz_service.api import self as own
-from authz_service.api.check import check
+from authz_service.api.check import check, envoy, forward
 from authz_service.api.check.encoding import encode_decision
+from authz_service.api.check.gateway_listener import OwnListener
 from authz_service.api.check.hot import HotPath
 from authz_service.api.check.serving import Serving
 from authz_service.api.documents import complete_documents
@@ -33,7 +34,7 @@ from authz_service.cache.follower import Follower, Freshness
 from authz_service.cache.journal import Journal
 from authz_service.cache.polling import connector
 from authz_service.cache.presence import new_member
-from authz_service.config import Environment, Settings, read_peppers
+from authz_service.config import Environment, Settings, read_gateway_trust, read_peppers
 from authz_service.errors import DatabaseUnavailableError
 from authz_service.pdp.check import DecisionPoint
 from authz_service.pdp.loader import Gate, Loader
@@ -47,7 +48,18 @@ from authz_service.telemetry import Measured, Metrics
 _SAMPLE_SECONDS: Final = 1.0
 _PRUNE_SECONDS: Final = 600.0
 _QUIET: Final = frozenset(
-    {"/check", "/check/batch", "/v1/self/check", "/v1/self/check/batch", "/livez", "/readyz", "/metrics"}
+    {
+        "/check",
+        "/check/batch",
+        "/v1/self/check",
+        "/v1/self/check/batch",
+        "/gateway/forward/{family}",
+        "/gateway/envoy/{path:path}",
+        "/gateway/envoy-constants/{path:path}",
+        "/livez",
+        "/readyz",
+        "/metrics",
+    }
 )
 _DESCRIPTION: Final = """
 Fine-grained access tokens: issue them with exactly the permissions that a job needs, and ask on each request whether a
@@ -67,6 +79,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with _running(settings, metrics, hot.fold) as (services, sample):
             app.state.services = services
+            app.state.gateways = read_gateway_trust(settings)
             app.state.quick = hot.quick = QuickAnswers(services.point, encode_decision)
             app.state.sample = sample
             gc.collect()
@@ -88,8 +101,9 @@ def create_app(settings: Settings) -> FastAPI:
     serving = Serving(metrics, settings.check_body_limit, settings.batch_body_limit)
     app.state.serving = serving
     app.state.quick = None
+    app.state.gateway_listener = OwnListener(app)
     hot = app.state.hot = HotPath(app, serving)
-    for router in (check.router, own.router, admin.router, health.router):
+    for router in (check.router, forward.router, envoy.router, own.router, admin.router, health.router):
         app.include_router(router)
     complete_documents(app)
     problems.install(app)

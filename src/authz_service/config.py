@@ -13,8 +13,10 @@ from typing import Any, Final
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from authz_service.api.check.gateway import GatewayTrust
+from authz_service.api.check.gateway_listener import parse_listen
 from authz_service.errors import Fault, StartError
-from authz_service.tokens.secret import DEFAULT_PREFIX, is_kid, is_prefix
+from authz_service.tokens.secret import DEFAULT_PREFIX, is_kid, is_prefix, parse_secret
 
 PREFIX: Final = "AUTHZ_"
 MIN_PEPPER_BYTES: Final = 32
@@ -88,8 +90,35 @@ class Settings(BaseSettings):
     port: int = Field(8080, ge=0, le=65535, description="the port to listen at; 0 takes any free one")
     uds: Path | None = Field(None, description="a Unix socket to listen at, in place of host and port")
     workers: int = Field(1, ge=1, le=256, description="processes that answer; each has a pool and a cache of its own")
+    drain: float = Field(
+        1.0,
+        ge=0.0,
+        le=300.0,
+        description="seconds that a worker goes on answering after a stop was asked for, while `/readyz` says 503 and"
+        " each answer closes its connection: longer than whatever stands in front takes to notice",
+    )
     shutdown_timeout: float = Field(
         15.0, ge=0.0, le=600.0, description="seconds that requests under way get to end after a stop was asked for"
+    )
+
+    # gateways
+    gateway_listen: str | None = Field(
+        None,
+        description="a listener of the gateway's own, `127.0.0.1:8081` or `unix:/run/authz/gateway.sock`: whoever"
+        " reaches it counts as the gateway of AUTHZ_GATEWAY_TOKEN_FILE, and nothing but `/gateway/` answers there",
+    )
+    gateway_token_file: Path | None = Field(
+        None, description="a file with the gateway's token, which holds `decision:evaluate` and nothing else"
+    )
+    gateway_cert_file: Path | None = Field(None, description="the certificate that the gateway's listeners show, PEM")
+    gateway_key_file: Path | None = Field(None, description="its key")
+    gateway_client_ca_file: Path | None = Field(
+        None,
+        description="authorities whose certificates the gateway's listeners ask for (mTLS), PEM; needed beyond this"
+        " machine",
+    )
+    grpc_listen: str | None = Field(
+        None, description="where Envoy's gRPC surface listens, `127.0.0.1:9001`; needs `authz-service[grpc]`"
     )
 
     # secrets
@@ -156,6 +185,14 @@ class Settings(BaseSettings):
         if self.database_url is None:
             raise StartError(_NO_DATABASE)
         return self.database_url.get_secret_value()
+
+    @property
+    def connections(self) -> int:
+        """Connections that each worker may open to the database itself: its pool, one that polls, one for the bell.
+
+        A pool behind a pooler is the pooler's to count.
+        """
+        return (2 if self.bell else 1) + (self.pool_size if self.database_direct_url is None else 0)
 
     @property
     def direct_dsn(self) -> str | None:
@@ -275,6 +312,7 @@ def _contradictions(settings: Settings, *, without_peppers: bool) -> Iterable[Fa
             f"{settings.max_staleness:g} s is not more than a poll's interval ({settings.poll_interval:g} s, and a"
             f" tenth) and timeout ({settings.poll_timeout:g} s) together, so a healthy service would deny; raise it",
         )
+    yield from _gateway_contradictions(settings)
     if settings.uds is not None and {"host", "port"} & settings.model_fields_set:
         yield Fault(
             "AUTHZ_UDS", "contradiction", "a Unix socket stands in place of host and port; set one or the other"
@@ -297,6 +335,57 @@ def _contradictions(settings: Settings, *, without_peppers: bool) -> Iterable[Fa
             read_peppers(settings)
         except StartError as error:
             yield from error.faults
+
+
+def _gateway_contradictions(settings: Settings) -> Iterator[Fault]:
+    for variable, text in (
+        ("AUTHZ_GATEWAY_LISTEN", settings.gateway_listen),
+        ("AUTHZ_GRPC_LISTEN", settings.grpc_listen),
+    ):
+        at = None if text is None else parse_listen(text)
+        if text is None:
+            continue
+        if at is None:
+            yield Fault(variable, "invalid", "write `127.0.0.1:8081`, or `unix:` and an absolute path")
+        elif settings.gateway_token_file is not None and settings.gateway_client_ca_file is None and not at.is_local:
+            yield Fault(
+                variable,
+                "contradiction",
+                "anybody on the network would count as the gateway: listen at 127.0.0.1 or a Unix socket, or set"
+                " AUTHZ_GATEWAY_CLIENT_CA_FILE",
+            )
+    listens = settings.gateway_listen is not None or settings.grpc_listen is not None
+    if settings.gateway_listen is not None and settings.gateway_token_file is None:
+        yield Fault(
+            "AUTHZ_GATEWAY_TOKEN_FILE", "missing", "the gateway's own listener stands for a token: name its file"
+        )
+    if settings.gateway_token_file is not None and not listens and settings.environment is not Environment.DEV:
+        yield Fault(
+            "AUTHZ_GATEWAY_TOKEN_FILE",
+            "contradiction",
+            "it counts at AUTHZ_GATEWAY_LISTEN or AUTHZ_GRPC_LISTEN; set one",
+        )
+    tls = [settings.gateway_cert_file, settings.gateway_key_file, settings.gateway_client_ca_file]
+    if any(tls) and not (all(tls) and listens):
+        yield Fault(
+            "AUTHZ_GATEWAY_CLIENT_CA_FILE",
+            "contradiction",
+            "mTLS takes AUTHZ_GATEWAY_CERT_FILE, AUTHZ_GATEWAY_KEY_FILE and this, and a listener to use them at",
+        )
+
+
+def read_gateway_trust(settings: Settings) -> GatewayTrust:
+    """What identifies a gateway besides the token that it shows. Raises StartError for a file without a token."""
+    if settings.gateway_token_file is None:
+        return GatewayTrust()
+    try:
+        secret = settings.gateway_token_file.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = (getattr(error, "strerror", None) or "it is no text").lower()
+        raise StartError(f"AUTHZ_GATEWAY_TOKEN_FILE: `{settings.gateway_token_file}` cannot be read: {why}") from error
+    if parse_secret(secret) is None:
+        raise StartError(f"AUTHZ_GATEWAY_TOKEN_FILE: `{settings.gateway_token_file}` holds no token, or more than one")
+    return GatewayTrust(secret, loopback=settings.environment is Environment.DEV)
 
 
 def _peppers(settings: Settings) -> tuple[dict[str, bytes], list[Fault]]:

@@ -46,6 +46,12 @@ class Metrics:
         self.seconds = Histogram(
             "authz_request_seconds", "Seconds from request to answer", ["route"], buckets=_BUCKETS, registry=registry
         )
+        self.revoke_to_deny = Histogram(
+            "authz_revoke_to_deny_seconds",
+            "Seconds from when a change was written, a revoke above all, until this process decided by it",
+            buckets=_BUCKETS,
+            registry=registry,
+        )
         self.loads = Counter("authz_loads", "Facts that had to be loaded", registry=registry)
         self._gauges = {
             "staleness": Gauge(
@@ -58,6 +64,12 @@ class Metrics:
                 "authz_applied_revision",
                 "The revision applied; the least of the workers",
                 multiprocess_mode="livemin",
+                registry=registry,
+            ),
+            "rewound": Gauge(
+                "authz_rewound",
+                "1 while the database's history is found to have gone back, and nothing is decided",
+                multiprocess_mode="livemax",
                 registry=registry,
             ),
             "waiting": Gauge(

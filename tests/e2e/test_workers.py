@@ -19,7 +19,7 @@ from tests.support.serving import PEPPER
 
 @pytest.fixture
 def env(database_url: str) -> dict[str, str]:
-    return {"AUTHZ_DATABASE_URL": database_url, "AUTHZ_PEPPERS": f"t1:{PEPPER}", "AUTHZ_PORT": "0"}
+    return {"AUTHZ_DATABASE_URL": database_url, "AUTHZ_PEPPERS": f"t1:{PEPPER}", "AUTHZ_PORT": "0", "AUTHZ_DRAIN": "0"}
 
 
 @contextmanager

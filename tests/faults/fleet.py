@@ -7,17 +7,20 @@ import base64
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 from authz_service.store.schema import migrate
 from tests.faults.client import Answer, Connection, request
 from tests.faults.mutants import prepare
-from tests.faults.postgres import Postgres
+from tests.faults.postgres import Postgres, roomy
 from tests.faults.proxy import Proxies
 from tests.faults.service import ROOT, Service
 
@@ -54,7 +57,12 @@ class Fleet:
         split: bool = False,
         postgres: Postgres | None = None,
         env: Mapping[str, str] | None = None,
+        env_of: Mapping[str, Mapping[str, str]] | None = None,
+        pool_at: Callable[[Postgres], str] | None = None,
     ) -> None:
+        """`env_of` are the settings of single replicas; `pool_at` says what the proxies of pools lead to."""
+        self._env_of = env_of or {}
+        self._pool_at = pool_at or (lambda server: server.socket)
         self.staleness = staleness
         self.postgres = postgres or Postgres()
         self._former: list[Postgres] = []
@@ -68,9 +76,10 @@ class Fleet:
             "AUTHZ_POLL_TIMEOUT": str(poll_timeout),
             "AUTHZ_POOL_SIZE": str(POOL),
             "AUTHZ_LOADS_RUNNING": "4",
-            "AUTHZ_LOG_LEVEL": "info",
+            "AUTHZ_DRAIN": "0",
             **(env or {}),
         }
+        self.folder = Path(tempfile.mkdtemp(prefix="authz-fleet-", dir=roomy()))
         self.proxies = Proxies()
         self.replicas: list[Service] = []
         self.admin = self.gateway = ""
@@ -94,7 +103,7 @@ class Fleet:
         self.admin = self._bootstrap()
         asyncio.run(self._prepare())
         for name in self.names:
-            self.replicas.append(self.service(name).launch())
+            self.replicas.append(self.service(name, env=self._env_of.get(name)).launch())
         for replica in self.replicas:
             replica.await_answering()
         asyncio.run(self._seed())
@@ -106,14 +115,13 @@ class Fleet:
         port = self.proxies.add(name, self.postgres.socket)
         settings["AUTHZ_DATABASE_URL"] = self.postgres.url(port)
         if self._split:
-            pool = self.proxies.add(f"pool-{name}", self.postgres.socket)
+            pool = self.proxies.add(f"pool-{name}", self._pool_at(self.postgres))
             settings |= {
                 "AUTHZ_DATABASE_URL": self.postgres.url(pool),
                 "AUTHZ_DATABASE_DIRECT_URL": self.postgres.url(port),
             }
         settings |= env or {}
-        log = self.postgres.server.folder / f"service-{name}.log"
-        return Service(log, settings, mutant=self._mutant if mutant is None else mutant)
+        return Service(self.folder / f"service-{name}.log", settings, mutant=self._mutant if mutant is None else mutant)
 
     def close(self) -> None:
         for replica in self.replicas:
@@ -125,6 +133,7 @@ class Fleet:
         self.proxies.close()
         for server in (self.postgres, *self._former):
             server.remove()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def move_to(self, postgres: Postgres) -> None:
         """Every link leads to another server from here on, as after a failover; what was open breaks."""
@@ -178,12 +187,23 @@ class Fleet:
             self.writers.append(made.document["secret"])
 
     async def manage(
-        self, method: str, path: str, body: bytes = b"", *, replica: int = 0, expected: int, kind: str = "application/json"
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        *,
+        replica: int = 0,
+        expected: int,
+        kind: str = "application/json",
     ) -> Answer:
-        """One management request that has to work."""
+        """One management request that has to work; again while a busy machine makes the replica stale."""
         connection = Connection(self.replicas[replica].port)
         try:
-            answer = await connection.send(request(method, path, self.admin, body, kind=kind))
+            for _ in range(200):
+                answer = await connection.send(request(method, path, self.admin, body, kind=kind))
+                if answer.status != 503:
+                    break
+                await asyncio.sleep(0.1)
         finally:
             connection.close()
         if answer.status != expected:
@@ -192,14 +212,12 @@ class Fleet:
 
     async def issue(self, count: int, *, replica: int = 0, **changes: Any) -> list[Issued]:
         """Tokens of dana for PROJECT."""
-        connection = Connection(self.replicas[replica].port)
         found: list[Issued] = []
         for number in range(count):
-            answer = await connection.send(request("POST", "/v1/tokens", self.admin, token_body(number, **changes)))
-            if answer.status != 201:
-                raise AssertionError(f"a token was answered {answer.status}: {answer.body.decode()}")
+            answer = await self.manage(
+                "POST", "/v1/tokens", token_body(number, **changes), replica=replica, expected=201
+            )
             found.append(Issued(answer.document["id"], answer.document["secret"]))
-        connection.close()
         return found
 
     # how it is

@@ -133,8 +133,14 @@ async def revoke(fleet: Fleet, number: int, token: Issued, ledger: Ledger, *, wa
     """Revoke one token by one replica, and write down that it was acknowledged."""
     connection = Connection(fleet.replicas[number].port)
     path = f"/v1/tokens/{token.id}" + ("?wait=true" if wait else "")
-    answer = await connection.send(request("DELETE", path, fleet.writers[number]))
-    connection.close()
+    try:
+        for _ in range(200):
+            answer = await connection.send(request("DELETE", path, fleet.writers[number]))
+            if answer.status != 503:
+                break
+            await asyncio.sleep(0.1)
+    finally:
+        connection.close()
     assert answer.status == 200, answer.body
     ledger.revoked[token.secret] = now()
     ledger.acknowledged.append(token.id)

@@ -42,9 +42,10 @@ class TokenDrawer:
         if self._chance(0.7):
             name = self._random.choice(list(issuer.catalogs))
         versions = [catalog for catalog in rows.catalogs if catalog.name == name]
-        catalog = max(versions, key=lambda one: one.version)
+        own = [catalog for catalog in versions if issuer.catalogs.get(name) == catalog.version]
+        catalog = (own or [max(versions, key=lambda one: one.version)])[0]
         wanted: dict[str, Any] = {"name": "drawn", "catalog": name}
-        if len(versions) > 1 and self._chance(0.4):
+        if len(versions) > 1 and self._chance(0.3):
             catalog = self._random.choice(versions)
             wanted["catalog"] = catalog.label
         if catalog.upstream:
@@ -89,14 +90,18 @@ class TokenDrawer:
         reach: dict[str, Any] = {"kind": kind.value}
         if kind is ReachKind.SELECTED:
             reach["nodes"] = self._nodes(rows, catalog)
-        fitting = [
-            permission.name
-            for permission in catalog.permissions
-            if permission.name not in NEVER_ASKED_FOR
-            and (self._chance(0.03) or any(boundary in permission.boundaries for boundary in BOUNDARIES[kind]))
-        ]
+        names = [one.name for one in catalog.permissions if one.name not in NEVER_ASKED_FOR]
+        return {"reach": reach, "permissions": self._some(catalog, names, reach)}
+
+    def _some(self, catalog: Catalog, names: Sequence[str], reach: Mapping[str, Any]) -> list[str]:
+        """Of these permissions, some that exist where the reach can be."""
+        boundaries = BOUNDARIES[ReachKind(reach["kind"])]
+        if "nodes" in reach and not any(node.startswith("group:") for node in reach["nodes"]):
+            boundaries = (NodeKind.PROJECT,)
+        existing = {one.name: set(one.boundaries) & set(boundaries) for one in catalog.permissions}
+        fitting = [name for name in names if existing.get(name) or self._chance(0.02)]
         share = self._random.choice((0.3, 0.7, 1.0))
-        return {"reach": reach, "permissions": [name for name in fitting if self._chance(share)] or fitting[:1]}
+        return [name for name in fitting if self._chance(share)] or list(fitting[:1]) or list(names[:1])
 
     def _nodes(self, rows: Rows, catalog: Catalog) -> list[str]:
         many = self._random.randint(1, 3)
@@ -107,15 +112,12 @@ class TokenDrawer:
 
     def _part_of(self, rows: Rows, catalog: Catalog, scope: Scope) -> dict[str, Any]:
         """Something that the scope holds, by and large: fewer permissions, or below its nodes."""
-        share = self._random.choice((0.5, 1.0))
         names = [name for name in scope.permissions if name not in NEVER_ASKED_FOR]
-        permissions = [name for name in names if self._chance(share)] or names[:1]
-        kind = scope.reach.kind
-        if kind is ReachKind.SELECTED or self._chance(0.3):
+        reach: dict[str, Any] = {"kind": scope.reach.kind.value}
+        if scope.reach.kind is ReachKind.SELECTED or self._chance(0.3):
             nodes = self._below(rows, scope.reach.nodes) or self._nodes(rows, catalog)
-            chosen = self._random.sample(nodes, min(len(nodes), self._random.randint(1, 2)))
-            return {"reach": {"kind": "selected", "nodes": chosen}, "permissions": permissions}
-        return {"reach": {"kind": kind.value}, "permissions": permissions}
+            reach = {"kind": "selected", "nodes": self._random.sample(nodes, min(len(nodes), self._random.randint(1, 2)))}
+        return {"reach": reach, "permissions": self._some(catalog, names, reach)}
 
     def _below(self, rows: Rows, nodes: Sequence[NodeId]) -> list[str]:
         texts = [node for node in nodes if isinstance(node, str)]

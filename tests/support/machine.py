@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from random import Random
@@ -26,14 +26,15 @@ from tests.support.stored_rows import Reading, install, read_all
 from tests.support.upheaval import Upheaval
 
 from authz_service.catalog.model import Catalog
-from authz_service.directory.model import Node, NodeId, NodeKind
+from authz_service.directory.model import Node, NodeId, NodeKind, UserState
 from authz_service.engine.model import PermissionRequest, Request
 from authz_service.store.changes import format_revision
 from authz_service.tokens.model import Token, TokenId
 
 POOL = 60
 """How many questions are remembered, to be asked again after the world has changed."""
-ALIVE = 24
+FEW, MANY = 8, 24
+"""How many living tokens are too few, and enough."""
 
 Act = Callable[[], Awaitable[None]]
 
@@ -47,7 +48,13 @@ class Ledger:
     nodes: dict[NodeId, Node] = field(default_factory=dict)
     gone: set[NodeId] = field(default_factory=set)
 
-    def check(self, rows: Rows) -> None:
+    def check(self, rows: Rows, context: str) -> None:
+        try:
+            self._check(rows)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{context}") from error
+
+    def _check(self, rows: Rows) -> None:
         found = {token.id: token for token in rows.tokens}
         assert set(self.tokens) <= set(found), "a token is gone"
         for token in rows.tokens:
@@ -56,9 +63,16 @@ class Ledger:
             assert token.id not in self.revoked or token.revoked_at is not None, "a token came alive again"
             if token.revoked_at is not None:
                 self.revoked.add(token.id)
-            for parent in [token.parent] if token.parent is not None else []:
-                assert found[parent].revoked_at is None or token.revoked_at is not None, "a child outlives its parent"
+        self._check_lines(rows, found)
         self._check_nodes(rows)
+
+    def _check_lines(self, rows: Rows, found: Mapping[TokenId, Token]) -> None:
+        """Whoever revokes a token revokes its children; those of the deleted are denied with them, and stay as they are."""
+        deleted = {user.id for user in rows.users if user.state is UserState.DELETED}
+        for token in rows.tokens:
+            parent = None if token.parent is None else found[token.parent]
+            if parent is not None and parent.revoked_at is not None and parent.owner not in deleted:
+                assert token.revoked_at is not None, f"{token.id} is not revoked with its parent"
 
     def _check_nodes(self, rows: Rows) -> None:
         alive = {node.id: node for node in rows.nodes}
@@ -167,19 +181,20 @@ class Machine:
         """Everything random is drawn now: what runs at once must not draw in the order in which it runs."""
         draw = self.random.random()
         side = self.random.choice(self.pair.sides)
-        if draw < 0.4:
+        few = len(self._alive()) < FEW
+        if draw < (0.7 if few else 0.4):
+            return self._draw_issue(side, alone=alone)
+        if draw < 0.87:
             lines = self.upheaval.draw(self.rows)
             return lambda: self._import(side, lines)
-        if draw < 0.72:
-            return self._draw_issue(side, alone=alone)
-        if draw < 0.9:
+        if draw < 0.94:
             return self._draw_revoke(side)
-        if draw < 0.93:
+        if draw < 0.96:
             return lambda: self._install()
-        if alone and draw < 0.97:
+        if alone and draw < 0.98:
             hours = self.random.choice((1, 1, 2))
             return lambda: self._shift(hours)
-        if alone and draw < 0.98:
+        if alone and draw < 0.99:
             return lambda: self._new_epoch()
         lines = self.upheaval.draw(self.rows)
         return lambda: self._import(side, lines)
@@ -194,9 +209,11 @@ class Machine:
         root = next(token for token in self.rows.tokens if self._is_admins(token))
         issuer = self.random.choice(ours) if ours and self.random.random() < 0.6 else root
         body = self.drawer.draw(self.rows, issuer, self._alive())
-        if len(self._alive()) > ALIVE and issuer is root:
+        if len(self._alive()) > MANY and issuer is root:
             return self._draw_revoke(side)
         if issuer is root:
+            bodies = managers(self.rows)
+            body = self.random.choice(bodies) if bodies and self.random.random() < 0.3 else body
             return lambda: self._issue(side, self.pair.admin, body)
         return lambda: self._issue_at_most(side, issuer, body) if alone else self._issue(side, self.secrets[issuer.id], body)
 
@@ -277,13 +294,19 @@ class Machine:
 
     async def _settle(self) -> None:
         self.reading = await read_all(self.pair.database)
-        self.ledger.check(self.rows)
+        self.ledger.check(self.rows, self.context)
         assert self.told_to_revoke <= self.ledger.revoked, f"a revoke was forgotten\n{self.context}"
 
     async def ask(self) -> None:
         fresh = self._questions(8)
-        old = self.random.sample(self.pool, min(len(self.pool), 30))
-        questions = fresh + old
+        alive = {token.id for token in self._alive()}
+        living = [asked for asked in self.pool if asked.token in alive]
+        others = [asked for asked in self.pool if asked.token not in alive]
+        questions = [
+            *fresh,
+            *self.random.sample(living, min(len(living), 24)),
+            *self.random.sample(others, min(len(others), 6)),
+        ]
         interview = Interview(self.pair, self.secrets, self.reading, self.context, self.counts)
         bare = [asked for asked in questions if asked.bare]
         singles = bare[:4]

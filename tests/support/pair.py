@@ -38,16 +38,18 @@ MANAGE = (
 )
 ADMIN = (*MANAGE, "token:create_any", "directory:import", "decision:evaluate")
 
-ROOMY: Mapping[str, Any] = {}
-NARROW: Mapping[str, Any] = {
-    "cache_tokens": 8,
-    "cache_unknown_tokens": 2,
-    "cache_users": 8,
-    "cache_nodes": 40,
-    "cache_questions": 100,
-    "bell": False,
+NARROW: Mapping[str, int] = {
+    "tokens": 12,
+    "unknown_digests": 2,
+    "users": 12,
+    "members": 12,
+    "nodes": 40,
+    "edges": 40,
+    "free_names": 40,
+    "below": 20,
+    "under": 8,
 }
-"""A replica that hears no bell and forgets what it knew all the time: its facts are loaded again and again."""
+"""Bounds of a replica that forgets what it knew all the time, so that its facts are loaded again and again."""
 
 
 @dataclass
@@ -143,8 +145,11 @@ async def pair_of_replicas(
     await import_lines(database, *lines)
 
     @asynccontextmanager
-    async def side(limits: Mapping[str, Any]) -> AsyncIterator[Side]:
-        app = create_app(load_settings({}, database_url=url, peppers=f"k1:{pepper}", max_staleness=max_staleness, **limits))
+    async def side(*, bell: bool) -> AsyncIterator[Side]:
+        settings = load_settings(
+            {}, database_url=url, peppers=f"k1:{pepper}", max_staleness=max_staleness, bell=bell, log_level="error"
+        )
+        app = create_app(settings)
         behind = Counted(app)
         app.state.hot._app = behind
         async with (
@@ -154,7 +159,9 @@ async def pair_of_replicas(
         ):
             yield Side(app, long, hot, behind)
 
-    async with side(ROOMY) as one, side(NARROW) as other:
+    async with side(bell=True) as one, side(bell=False) as other:
+        for name, bound in NARROW.items():
+            getattr(other.point.facts, name).bound = bound
         pair = Pair(url, database, (one, other))
         pair.admin = (await pair.put_token("root", TokenScope("authz", Reach(ReachKind.INSTANCE), ADMIN)))[1]
         asks = TokenScope("authz", Reach(ReachKind.INSTANCE), ("decision:evaluate",))

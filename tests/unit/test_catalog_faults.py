@@ -98,6 +98,7 @@ ALONE = [
     (CatalogFault.BAD_NAME, NEXT, HEAD + f"  {'x' * 65}: {{read: project}}\n"),
     (CatalogFault.BAD_NAME, NEXT, HEAD + "  label: {Read: project}\n"),
     (CatalogFault.BAD_NAME, NEXT, with_label("project: , implies: issue")),
+    (CatalogFault.BAD_NAME, NEXT, HEAD + "bundles: {'a:b:c': {}}\n"),
     (CatalogFault.BAD_NAME, NEXT + 1, with_entry("GET /projects/:id: issue")),
     (CatalogFault.BAD_NAME, NEXT, with_label("project: GET /projects/:id + issue")),
     (CatalogFault.BAD_OPERATION, NEXT + 2, HEAD + "  label:\n    read:\n      project: get /projects/:id\n"),
@@ -196,7 +197,7 @@ ALONE = [
     ),
     (
         CatalogFault.ROUTE_CLASH,
-        NEXT + 5,
+        NEXT + 4,
         HEAD + "  label:\n    read:\n      project: |\n"
         "        GET /projects/:id/{a}.{b}\n        GET /projects/:id/{a}-{b}\n",
     ),
@@ -213,6 +214,7 @@ ALONE = [
     (CatalogFault.TARGET_UNCLEAR, NEXT, with_label("group: GET /labels")),
     (CatalogFault.ANYWHERE_MUTATES, NEXT, HEAD + "  label: {edit: {project: POST /labels -> anywhere}}\n"),
     (CatalogFault.OWNER_IS_MISSING, NEXT, with_label("user: GET /users/:id/labels -> self")),
+    (CatalogFault.OWNER_IS_MISSING, NEXT, with_label("project: GET /users/:id/labels -> below self")),
     (CatalogFault.NO_REQUIREMENT, NEXT + 1, with_entry("GET /projects/:id: {summary: Nothing is needed}")),
     (CatalogFault.NO_REQUIREMENT, NEXT + 1, with_entry("GET /projects/:id: {public_read: true}")),
     (CatalogFault.NO_REQUIREMENT, NEXT + 1, with_entry("GET /projects/:id: {needs: [{all_of: []}]}")),

@@ -310,6 +310,7 @@ def test_what_the_file_leaves_open_is_filled_in_where_there_is_one_answer(operat
         ("below group {id}", Target(TargetKind.BELOW, ("id",), ParameterKind.GROUP)),
         ("below user {name}", Target(TargetKind.BELOW, ("name",), ParameterKind.USER)),
         ("below namespace {id}", Target(TargetKind.BELOW, ("id",), ParameterKind.NAMESPACE)),
+        ("below self", Target(TargetKind.BELOW)),
     ],
 )
 def test_a_target_can_be_written_for_a_whole_operation(written, target):
@@ -431,6 +432,11 @@ bundles:
         "some": Bundle("some", frozenset({"issue:write"}), both),
         "none": Bundle("none"),
     }
+
+
+def test_a_bundle_may_have_a_name_of_two_parts_and_be_for_public_places_alone():
+    catalog = load("bundles:\n  read:org: {permissions: [issue:read], public_only: true}\n")
+    assert catalog.bundles == {"read:org": Bundle("read:org", frozenset({"issue:read"}), public_only=True)}
 
 
 def test_a_mark_without_effect_is_accepted():

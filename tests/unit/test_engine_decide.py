@@ -9,7 +9,17 @@ from tests import builders
 from tests.builders import DAY, NOW
 from tests.support.memory_world import MemoryWorld, decide_in
 
-from authz_service.catalog.model import NO_ROLE_NEEDED, OwnerCheck
+from authz_service.catalog.model import (
+    NO_ROLE_NEEDED,
+    AnyOperation,
+    Bundle,
+    Item,
+    OwnerCheck,
+    ParameterKind,
+    RequirementSet,
+    Target,
+    TargetKind,
+)
 from authz_service.directory.model import NodeKind
 from authz_service.engine.case import open_case
 from authz_service.engine.decide import decide, line_failure
@@ -161,3 +171,43 @@ def test_what_is_remembered_of_a_place_knows_admins_and_roles(admin: bool, targe
     spot = spot_at(case, found)
     assert {permission.name for permission in catalog.permissions if spot.allowed >> permission.number & 1} == allowed
     assert spot.deniable == 0
+
+
+@pytest.mark.parametrize("operation", ["GET /not/in/any/table", "GET /projects/:id/open"])
+def test_an_allow_without_a_requirement_says_its_target_too(operation: str):
+    target = Target(TargetKind.CALLER)
+    opened = builders.operation("GET /projects/:id/open", sets=(), open=True, open_at=target)
+    catalog = builders.catalog(operations=(opened,), bundles={"api": Bundle("api", any_operation=AnyOperation.ALL)})
+    token = builders.token(DANA[0], kind=TokenKind.LEGACY, legacy_scopes=("api",))
+    world = MemoryWorld(builders.rows(catalog, DANA, ACME, WEB, token, members=MEMBER))
+    decision = decide_in(world, token.id, builders.call(operation, target="acme/web"))
+    assert (decision.allowed, decision.target) == (True, "project:acme/web")
+
+
+BELOW = Target(TargetKind.BELOW, ("id",), ParameterKind.GROUP)
+AT_ID = Target(TargetKind.PARAMETER, ("id",), ParameterKind.GROUP)
+
+
+@pytest.mark.parametrize(
+    ("where", "id_", "reason", "said"),
+    [
+        ((BELOW,), "acme", Reason.GRANTED, "group:acme"),
+        ((BELOW,), "other", Reason.OWNER_NOT_MEMBER, "group:other"),
+        ((AT_ID,), "other", Reason.OWNER_NOT_MEMBER, "group:other"),
+        ((BELOW, AT_ID), "empty", Reason.OUTSIDE_REACH, "group:empty"),
+        ((Target(TargetKind.ANYWHERE), AT_ID), "other", Reason.OWNER_NOT_MEMBER, "group:other"),
+        ((Target(TargetKind.ANYWHERE),), "acme", Reason.GRANTED, "anywhere"),
+    ],
+)
+def test_a_decision_by_requirements_says_the_target_where_it_fell(
+    where: tuple[Target, ...], id_: str, reason: Reason, said: str
+):
+    other, empty = builders.group("other"), builders.group("empty")
+    app = builders.project("app", other)
+    kinds = {AT_ID: NodeKind.GROUP}
+    items = tuple(Item("issue:read", kinds.get(target, NodeKind.PROJECT), target) for target in where)
+    catalog = builders.catalog(operations=(builders.operation(sets=(RequirementSet(items),)),))
+    token = builders.token(DANA[0], builders.scope(on=(ACME, other)))
+    rows = builders.rows(catalog, DANA, ACME, WEB, other, app, empty, token, members=MEMBER)
+    decision = decide_in(MemoryWorld(rows), token.id, builders.call(id=id_))
+    assert (decision.reason, decision.target) == (reason, said)

@@ -121,6 +121,9 @@ class IssueReader:
 
     async def _catalog(self, text: str, where: str) -> Catalog | None:
         name, version = parse_catalog(text)
+        own = self.authority.token.catalogs.get(name)
+        if version is None and own is not None and not await self.authority.may(CREATE_ANY):
+            version = own  # the only one that this token may issue for
         catalog = await self.management.shelf.find(self.conn, name, version)
         if catalog is None:
             message = f"there is no catalog `{shown(text)}`; `GET /v1/catalogs` lists those that there are"

@@ -31,14 +31,16 @@ async def find_beyond(world: TransactionWorld, holder: Token, issue: Issue, code
 def _find_beyond(facts: World, holder: Token, issue: Issue, code: str) -> Faults:
     faults = Faults()
     for name, catalog in issue.catalogs.items():
-        if name not in holder.catalogs:
-            faults.add(
-                "/catalog", code, f"`{catalog.label}` is not among the catalogs of the token that issues this one"
-            )
+        own = holder.catalogs.get(name)
+        # By another version a name may hold more, or need a lower role: nobody moves to it by issuing (C8).
+        if own != catalog.version:
+            fix = "" if own is None else f"; it is for `{name}@{own}`"
+            message = f"`{catalog.label}` is not among the catalogs of the token that issues this one{fix}"
+            faults.add("/catalog", code, message)
     if issue.token.kind is TokenKind.LEGACY:
         _check_legacy(holder, issue, code, faults)
     for position, read in enumerate(issue.scopes):
-        if read.catalog.name in holder.catalogs:
+        if holder.catalogs.get(read.catalog.name) == read.catalog.version:
             holdings = _Holdings(facts, holder, issue.token, read.catalog)
             for index, message in holdings.find_lacking(read, issue.resource_owner):
                 where = f"/scopes/{position}" + ("" if index is None else f"/permissions/{index}")

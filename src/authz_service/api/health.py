@@ -50,9 +50,11 @@ async def livez() -> JSONResponse:
     responses={503: {"model": Readiness, "description": "It may not be asked now"}},
     summary="May this worker be asked?",
 )
-async def readyz(services: ServicesHere) -> JSONResponse:
-    """200 while decisions are possible, 503 with the reasons otherwise."""
+async def readyz(request: Request, services: ServicesHere) -> JSONResponse:
+    """200 while decisions are possible, 503 with the reasons otherwise; and once this worker was asked to stop."""
     reasons: list[dict[str, Any]] = []
+    if getattr(request.app.state, "leaving", False):
+        reasons.append({"code": "stopping", "message": "this worker is about to stop; ask another one"})
     try:
         services.point.follower.require_fresh()
     except CannotDecideError as error:

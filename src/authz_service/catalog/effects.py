@@ -6,19 +6,25 @@ broken is denied nothing that was allowed. The other way round it errs: what can
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeAlias
 
-from authz_service.catalog.model import BOUNDARIES, Catalog, Operation, OperationKind
+from authz_service.catalog.model import BOUNDARIES, Catalog, Operation, OperationKind, bits
 from authz_service.catalog.paths import READING_METHODS, parse_path
 from authz_service.catalog.routes import Match, Router
-from authz_service.catalog.ways import Holding, Requirement, Version, ways_cover
+from authz_service.catalog.versions import Version
+from authz_service.catalog.ways import Holding, Requirement, ways_cover
 from authz_service.directory.model import NodeKind
 
 _SAMPLE: Final = "x0"
 """In place of every path parameter, to see which operation answers a request in the other version."""
+
+
+OTHER_READS: Final = "any call in no table that reads"
+OTHER_WRITES: Final = "any call in no table that changes something"
+"""In place of an operation's id."""
 
 
 class Turn(StrEnum):
@@ -71,7 +77,7 @@ class Effect:
 
     @property
     def breaks(self) -> bool:
-        turns = {each.turn for each in (*self.permissions, *self.calls)}
+        turns = {each.turn for each in self.permissions} | {each.turn for each in self.calls}
         return bool(turns & {Turn.LOST, Turn.NARROWER}) or any(each.narrows for each in self.shifts)
 
     @property
@@ -83,6 +89,10 @@ class Effect:
         """As `widens`, without calls that the older version does not know."""
         turns = {each.turn for each in self.permissions} | {each.turn for each in self.calls if not each.unknown}
         return bool(turns & {Turn.GAINED, Turn.WIDER}) or any(each.widens for each in self.shifts)
+
+
+_Pair: TypeAlias = tuple[Operation | None, Operation | None]
+"""What answers a request in the older version, and in the newer one."""
 
 
 @dataclass
@@ -101,7 +111,7 @@ class Comparison:
         self.shifts = tuple(_shifts(self.old, self.new))
         self._before, self._after = Version(self.old), Version(self.new)
         self._shapes = _Shapes(self._before, self._after)
-        self._names = tuple(dict.fromkeys(each.name for each in (*self.old.permissions, *self.new.permissions)))
+        self._names = tuple(dict.fromkeys((*self.old.by_name, *self.new.by_name)))
         self._pairs = tuple(_pairs(self.old, self.new))
         self._moved_names = tuple(
             (name, boundary)
@@ -109,7 +119,12 @@ class Comparison:
             for boundary in BOUNDARIES
             if self._shapes.of_name(self._before, name, boundary) != self._shapes.of_name(self._after, name, boundary)
         )
-        self._moved_pairs = tuple(pair for pair in self._pairs if self._is_moved(*pair))
+        moved = [position for position, pair in enumerate(self._pairs) if self._is_moved(*pair)]
+        self._free_pairs = tuple(position for position in moved if self._is_free(*self._pairs[position]))
+        self._index = tuple(
+            _index(version, {position: self._pairs[position][side] for position in moved})
+            for side, version in enumerate((self._before, self._after))
+        )
 
     def effect(self, holding: Holding) -> Effect:
         """What changes for whoever holds this."""
@@ -118,19 +133,37 @@ class Comparison:
         return self._effects[holding]
 
     def _work_out(self, holding: Holding) -> Effect:
-        # The content of a bundle is no part of the shapes, so a coarse token is asked about everything.
-        coarse = holding.legacy is not None
-        every = ((name, boundary) for name in self._names for boundary in BOUNDARIES)
         return Effect(
             lacking=tuple(sorted(self._lacking(holding))),
-            permissions=tuple(self._permission_turns(every if coarse else iter(self._moved_names), holding)),
-            calls=tuple(
-                turn
-                for pair in (self._pairs if coarse else self._moved_pairs)
-                for turn in self._call_turns(*pair, holding)
+            permissions=tuple(self._permission_turns(self._names_for(holding), holding)),
+            calls=(
+                *(turn for pair in self._pairs_for(holding) for turn in self._call_turns(*pair, holding)),
+                *(turn for mutates in (False, True) for turn in self._unlisted_turns(holding, mutates=mutates)),
             ),
-            shifts=tuple(shift for shift in self.shifts if coarse or not shift.legacy_only),
+            shifts=tuple(shift for shift in self.shifts if holding.legacy is not None or not shift.legacy_only),
         )
+
+    def _names_for(self, holding: Holding) -> Iterable[tuple[str, NodeKind]]:
+        """The names that may turn for this holder: what its own names confer, and what anybody may read."""
+        if holding.legacy is not None:
+            # The content of a bundle is no part of the shapes, so a coarse token is asked about everything.
+            return ((name, boundary) for name in self._names for boundary in BOUNDARIES)
+        versions = [(version, version.conferred(holding)) for version in (self._before, self._after)]
+        return (
+            (name, boundary)
+            for name, boundary in self._moved_names
+            if any(version.may_hold(name, boundary, conferred) for version, conferred in versions)
+        )
+
+    def _pairs_for(self, holding: Holding) -> Iterable[_Pair]:
+        if holding.legacy is not None:
+            return self._pairs
+        found = dict.fromkeys(self._free_pairs)
+        for version, index in zip((self._before, self._after), self._index, strict=True):
+            for boundary, mask in version.conferred(holding).items():
+                for number in bits(mask):
+                    found.update(dict.fromkeys(index.get((number, boundary), ())))
+        return (self._pairs[position] for position in sorted(found))
 
     def _lacking(self, holding: Holding) -> Iterator[str]:
         if holding.legacy is not None:
@@ -139,7 +172,7 @@ class Comparison:
         held = frozenset[str]().union(*(scope.permissions for scope in holding.scopes))
         yield from (name for name in held if name in self.old.by_name and name not in self.new.by_name)
 
-    def _permission_turns(self, asked: Iterator[tuple[str, NodeKind]], holding: Holding) -> Iterator[PermissionTurn]:
+    def _permission_turns(self, asked: Iterable[tuple[str, NodeKind]], holding: Holding) -> Iterator[PermissionTurn]:
         held = frozenset[str]().union(*(scope.permissions for scope in holding.scopes))
         for name, boundary in asked:
             before = self._before.ways(name, boundary, holding)
@@ -153,48 +186,67 @@ class Comparison:
                 yield PermissionTurn(name, boundary, Turn.NARROWER if after else Turn.LOST, implied)
 
     def _former_names(self, name: str) -> list[str]:
-        """Names of the older version by which the newer one knows a permission that it calls otherwise."""
-        if name in self.old.by_name or name not in self.new.by_name:
+        """What a permission was called in the older version, where the newer one has another name for it."""
+        now = self.new.by_name.get(name)
+        if name in self.old.by_name or now is None:
             return []
-        now = self.new.by_name[name].name
-        return [former for former, today in self.new.aliases.items() if today == now and former in self.old.by_name]
+        return [former for former in self.old.by_name if self.new.by_name.get(former) is now]
 
     def _call_turns(self, old: Operation | None, new: Operation | None, holding: Holding) -> Iterator[CallTurn]:
         mutates = _looks_mutating(old or new)
         before = self._before.requirement(old, holding, mutates=mutates)
         after = self._after.requirement(new, holding, mutates=mutates)
-        gained = self._gains(old, new, before, after)
-        lost = self._gains(new, old, after, before)
-        if gained:
+        more, fewer = self._after.odd_values(new), self._before.odd_values(old)
+        if _gains(new, before, after) or (old is not None and after.possible and more - fewer):
             shown = new or old
             turn = Turn.WIDER if before.possible else Turn.GAINED
             yield CallTurn("" if shown is None else shown.id, turn, unknown=old is None)
-        if lost:
+        if _gains(old, after, before) or (new is not None and before.possible and fewer - more):
             shown = old or new
             yield CallTurn("" if shown is None else shown.id, Turn.NARROWER if after.possible else Turn.LOST)
 
-    def _gains(self, one: Operation | None, other: Operation | None, first: Requirement, second: Requirement) -> bool:
-        """Whether the second may be satisfied where the first is not."""
-        if other is None and first.possible:
-            # A call in no table is judged by the place that the asker names: it cannot be compared, and is no gain.
-            return False
-        if not first.covers(second):
-            return True
-        more = self._takes(other) - self._takes(one)
-        return one is not None and second.possible and bool(more)
+    def _unlisted_turns(self, holding: Holding, *, mutates: bool) -> Iterator[CallTurn]:
+        """Of calls that stand in no table of either version, which a bundle may cover."""
+        name = OTHER_WRITES if mutates else OTHER_READS
+        before = self._before.requirement(None, holding, mutates=mutates)
+        after = self._after.requirement(None, holding, mutates=mutates)
+        if not before.covers(after):
+            yield CallTurn(name, Turn.WIDER if before.possible else Turn.GAINED)
+        if not after.covers(before):
+            yield CallTurn(name, Turn.NARROWER if after.possible else Turn.LOST)
 
-    def _takes(self, operation: Operation | None) -> frozenset[object]:
-        """Which odd values its path's parameters take."""
-        if operation is None:
-            return frozenset()
-        version = self._after if self.new.operations.get(operation.id) is operation else self._before
-        return _odd_values(version.catalog, operation)
+    def _is_free(self, old: Operation | None, new: Operation | None) -> bool:
+        """Whether somebody who holds nothing may come through: it is open, or anybody may read what is public."""
+        nobody = Holding()
+        return (
+            self._before.requirement(old, nobody, mutates=True).possible
+            or self._after.requirement(new, nobody, mutates=True).possible
+        )
 
     def _is_moved(self, old: Operation | None, new: Operation | None) -> bool:
         if old is None or new is None:
             return True
         before, after = self._shapes.of_operation(self._before, old), self._shapes.of_operation(self._after, new)
         return before != after
+
+
+def _index(version: Version, pairs: Mapping[int, Operation | None]) -> Mapping[tuple[int, NodeKind], list[int]]:
+    """Which pairs have an item of a permission at a boundary."""
+    found: dict[tuple[int, NodeKind], list[int]] = {}
+    for position, operation in pairs.items():
+        for each in operation.sets if operation is not None else ():
+            for item in each.items:
+                number = version.catalog.by_name[item.permission].number
+                found.setdefault((number, item.boundary), []).append(position)
+    return found
+
+
+def _gains(operation: Operation | None, before: Requirement, after: Requirement) -> bool:
+    """Whether `after`, which is the operation's, may be satisfied where `before` is not.
+
+    A call in no table is judged by the place that the asker names: that cannot be compared, and counts as no gain.
+    """
+    return not (operation is None and before.possible) and not before.covers(after)
 
 
 class _Shapes:
@@ -243,7 +295,7 @@ class _Shapes:
             None if operation.open_at is None else version.place(operation, operation.open_at),
             operation.reviewed,
             version.reads_public(operation),
-            _odd_values(version.catalog, operation),
+            version.odd_values(operation),
             version.frame(operation),
             tuple(
                 (
@@ -270,19 +322,6 @@ def _texts(catalog: Catalog) -> Mapping[str, tuple[str, ...]]:
     return {name: tuple(texts) for name, texts in found.items()}
 
 
-def _odd_values(catalog: Catalog, operation: Operation) -> frozenset[object]:
-    """Parameters, by their place, that take encoded separators or raw slashes only because the catalog names them."""
-    if operation.path is None or not (catalog.encoded_parameters or catalog.spanning_parameters):
-        return frozenset()
-    names = enumerate(parse_path(operation.path).parameters)
-    return frozenset(
-        (place, kind)
-        for place, name in names
-        for kind, listed in (("encoded", catalog.encoded_parameters), ("spanning", catalog.spanning_parameters))
-        if name in listed
-    )
-
-
 def _looks_mutating(operation: Operation | None) -> bool:
     """Of a request in no table: its method alone says so."""
     if operation is None or operation.kind is not OperationKind.REST:
@@ -290,13 +329,13 @@ def _looks_mutating(operation: Operation | None) -> bool:
     return operation.method not in READING_METHODS
 
 
-def _pairs(old: Catalog, new: Catalog) -> Iterator[tuple[Operation | None, Operation | None]]:
+def _pairs(old: Catalog, new: Catalog) -> Iterator[_Pair]:
     """Which operation answers, in each version, what an operation of the other one is a request for.
 
     An operation whose path another version takes for one of its own (`/shops/all`, where there was only `/shops/:shop`)
     is compared with that one.
     """
-    found: dict[tuple[str | None, str | None], tuple[Operation | None, Operation | None]] = {}
+    found: dict[tuple[str | None, str | None], _Pair] = {}
     before, after = _router(old), _router(new)
     for id_, operation in old.operations.items():
         other = new.operations.get(id_) or _answering(new, before, after, operation)

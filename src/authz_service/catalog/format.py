@@ -121,7 +121,7 @@ CATALOG: Final = Fields(
         Key("case_sensitive", Flag(), "whether paths of groups and projects compare by case"),
         Key(
             "base_path",
-            Text("a path as `/api/v4`, without a `/` at its end", re.compile(r"(/[A-Za-z0-9._~-]+)+")),
+            Text("a path as `/api/v4`, without a `/` at its end", re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")),
             "what stands before every path of the API",
         ),
         Key(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from authz_service.catalog.model import Catalog, Item, ParameterKind, RequirementSet, Target, TargetKind
-from authz_service.directory.model import NodeKind
+from authz_service.directory.model import NodeKind, Scalar
 
 _NAMESPACE: Final = "namespace"
 
@@ -19,7 +19,7 @@ def format_target_rule(target: Target) -> str:
         case TargetKind.PARAMETER:
             return named
         case TargetKind.BELOW:
-            return f"below {named}"
+            return f"below {named or 'self'}"
         case TargetKind.SELF if target.owner_is is not None:
             return f"self {{{target.owner_is}}}"
         case kind:
@@ -44,6 +44,8 @@ def say_target(catalog: Catalog, item: Item, parameters: Mapping[str, str] | Non
             return f"the {word} that the asker names as the target"
         case TargetKind.ANYWHERE:
             return f"some {word}, wherever it lies"
+        case TargetKind.BELOW if not target.parameters:
+            return f"some {word} in the namespace of the token's owner"
     above = _NAMESPACE if target.names is ParameterKind.NAMESPACE else _word(catalog, _kind(target, item))
     named = _named(above, target.parameters, parameters)
     return f"some {word} at or under {named}" if target.kind is TargetKind.BELOW else named
@@ -61,7 +63,7 @@ def format_set(one: RequirementSet) -> str:
     return text
 
 
-def format_value(value: str | int | bool) -> str:
+def format_value(value: Scalar) -> str:
     """A value of a `when` as a file writes it; texts that look like something else are in quotes."""
     if isinstance(value, bool):
         return str(value).lower()

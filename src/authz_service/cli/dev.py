@@ -31,6 +31,7 @@ from authz_service.telemetry import configure_logging
 
 _DEFAULT_PORT: Final = 8080
 _ANSWER_SECONDS: Final = 10.0
+_GATEWAY_TOKEN: Final = "gateway-token"
 _PEPPERS: Final = ("AUTHZ_PEPPERS", "AUTHZ_PEPPERS_FILE")
 
 
@@ -128,16 +129,23 @@ class Dev:
             "workers": self._workers,
             "log_format": LogFormat.CONSOLE,
         }
+        if not os.environ.get("AUTHZ_DRAIN"):
+            given["drain"] = 0.0  # nothing stands in front of it
         if not os.environ.get("AUTHZ_LOG_LEVEL"):
             given["log_level"] = LogLevel.WARNING
+        if not os.environ.get("AUTHZ_GATEWAY_TOKEN_FILE"):
+            given["gateway_token_file"] = data / _GATEWAY_TOKEN
         if not any(os.environ.get(name) for name in _PEPPERS):
             given["peppers_file"] = _own_peppers(data / "peppers")
-        return load_settings({**os.environ, "AUTHZ_PORT": "", "AUTHZ_UDS": ""}, **given)
+        return load_settings({**os.environ, "AUTHZ_PORT": "", "AUTHZ_UDS": "", "AUTHZ_GATEWAY_LISTEN": ""}, **given)
 
     async def _prepare(self, settings: Settings, data: Path) -> DemoTokens:
         await migrate(settings.direct_dsn or settings.dsn)
         async with open_management(settings) as management:
-            return await seed(management, data / "tokens.json")
+            tokens = await seed(management, data / "tokens.json")
+        # A gateway on this machine needs no token of its own to be tried.
+        write_private(data / _GATEWAY_TOKEN, tokens.gateway + "\n")
+        return tokens
 
     def _welcome(self, settings: Settings, listening: Listening) -> None:
         """Once it answers: the ready file first, for whoever waits for it, and then words."""

@@ -25,6 +25,8 @@ class Listening:
 
     sockets: tuple[socket.socket, ...]
     url: str
+    gateways: tuple[socket.socket, ...] = ()
+    """The same for a gateway's own listener, where there is one."""
 
 
 @contextmanager

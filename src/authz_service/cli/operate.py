@@ -55,8 +55,6 @@ def serve() -> None:
     with listen_as(settings) as listening:
         budget = asyncio.run(check_database(settings))
         log.info("connections", **budget.fields())
-        if budget.too_many:
-            log.warning("the database takes fewer connections than the workers may open", **budget.fields())
         serve_on(settings, listening, lambda: log.info("answering", url=listening.url, workers=settings.workers))
     log.info("stopped")
 

@@ -2,28 +2,49 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from authz_service.cache.clock import elapsed
 from authz_service.config import Settings
+from authz_service.errors import StartError
 from authz_service.store.database import Database, check_schema
+from authz_service.store.replicas import Watch, load_all
 
-FOLLOWING = 2
-"""Connections of a worker beside its pool: one polls, one hears the bell."""
+_LOOK_EVERY: Final = 0.5
+
+# What is left for us of what the server takes: its superusers keep some, and role and database may have less.
+_LIMIT: Final = text(
+    """
+    select least(
+      current_setting('max_connections')::int
+        - coalesce(current_setting('superuser_reserved_connections', true)::int, 0)
+        - coalesce(current_setting('reserved_connections', true)::int, 0),
+      (select nullif(rolconnlimit, -1) from pg_roles where rolname = current_user),
+      (select nullif(datconnlimit, -1) from pg_database where datname = current_database()))
+    """
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How many connections the workers may open, and how many the server takes from everybody."""
+    """How many connections the workers may open, beside those of other replicas, and how many the server takes.
+
+    `allowed` is None behind a pooler, which opens fewer than it is asked for.
+    """
 
     workers: int
     each: int
+    others: int
     allowed: int | None
 
     @property
     def together(self) -> int:
-        return self.workers * self.each
+        return self.workers * self.each + self.others
 
     @property
     def too_many(self) -> bool:
@@ -31,19 +52,48 @@ class Budget:
 
     def fields(self) -> dict[str, object]:
         """For a log line."""
-        return {"workers": self.workers, "each": self.each, "together": self.together, "server_takes": self.allowed}
+        return {
+            "workers": self.workers,
+            "each": self.each,
+            "other_replicas": self.others,
+            "together": self.together,
+            "server_takes": self.allowed,
+        }
 
 
 async def check_database(settings: Settings) -> Budget:
-    """Raises DatabaseUnavailableError, or SchemaOutdatedError, which says what to run."""
+    """Raises DatabaseUnavailableError, SchemaOutdatedError, or StartError for more connections than there may be.
+
+    Replicas that died lately are counted until it is sure that they did: it takes some seconds, in the last case only.
+    """
     database = Database(settings.dsn, direct_url=settings.direct_dsn, pool_size=1, bell=False)
     try:
         async with database.read() as conn:
             await check_schema(conn)
             allowed = None
-            if settings.direct_dsn is None:  # a pooler opens fewer than it is asked for
-                allowed = int((await conn.execute(text("show max_connections"))).scalar_one())
+            if settings.direct_dsn is None:
+                allowed = int((await conn.execute(_LIMIT)).scalar_one())
+            budget = await _count(conn, settings, allowed)
     finally:
         await database.close()
-    each = settings.pool_size + (FOLLOWING if settings.bell else FOLLOWING - 1)
-    return Budget(settings.workers, each, allowed)
+    if budget.too_many:
+        raise StartError(
+            f"{budget.workers} workers with {budget.each} connections each, and {budget.others} of other replicas, are"
+            f" {budget.together}, and the database takes {allowed}: raise its limit, lower AUTHZ_POOL_SIZE or"
+            " AUTHZ_WORKERS, or put a pooler in between (AUTHZ_DATABASE_DIRECT_URL)"
+        )
+    return budget
+
+
+async def _count(conn: AsyncConnection, settings: Settings, allowed: int | None) -> Budget:
+    watch, began = Watch(), elapsed()
+    while True:
+        asked_at = elapsed()
+        rows = await load_all(conn)
+        silent = watch.silent(rows, asked_at, elapsed())
+        others = sum(row.connections for row in rows if row not in silent)
+        budget = Budget(settings.workers, settings.connections, others, allowed)
+        patience = max((row.grace for row in rows), default=0.0) + 2 * _LOOK_EVERY
+        if not budget.too_many or not others or elapsed() - began > patience:
+            return budget
+        await asyncio.sleep(_LOOK_EVERY)

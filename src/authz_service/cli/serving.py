@@ -8,9 +8,11 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from authz_service.api.check.gateway_listener import parse_listen
 from authz_service.cli.listening import Listening, listen
 from authz_service.cli.supervisor import Supervisor
 from authz_service.cli.worker import run_worker
@@ -23,14 +25,22 @@ _MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in
 @contextmanager
 def listen_as(settings: Settings) -> Iterator[Listening]:
     """The sockets that the settings ask for. Raises StartError."""
-    with listen(host=settings.host, port=settings.port, uds=settings.uds, workers=settings.workers) as listening:
+    with contextlib.ExitStack() as opened:
+        listening = opened.enter_context(
+            listen(host=settings.host, port=settings.port, uds=settings.uds, workers=settings.workers)
+        )
+        at = None if settings.gateway_listen is None else parse_listen(settings.gateway_listen)
+        if at is not None:
+            gateways = listen(host=at.host, port=at.port, uds=at.uds, workers=settings.workers)
+            listening = replace(listening, gateways=opened.enter_context(gateways).sockets)
         yield listening
 
 
 def serve(settings: Settings, listening: Listening, on_answering: Callable[[], None]) -> None:
     """Serve until SIGINT or SIGTERM. Raises StartError, SchemaOutdatedError or DatabaseUnavailableError."""
     if settings.workers == 1:
-        run_worker(settings, listening.sockets[0], on_answering)
+        gateway = listening.gateways[0] if listening.gateways else None
+        run_worker(settings, listening.sockets[0], on_answering, gateway=gateway)
         return
     with _metrics_folder(settings) as folder:
         asyncio.run(Supervisor(settings, listening, folder, on_answering).run())

@@ -15,7 +15,7 @@ from typing import Any, Final
 from prometheus_client import multiprocess
 
 from authz_service.cli.listening import Listening
-from authz_service.cli.worker import CANNOT_START, LIFELINE_FD, READY_FD, SOCKET_FD
+from authz_service.cli.worker import CANNOT_START, GATEWAY_FD, LIFELINE_FD, READY_FD, SOCKET_FD
 from authz_service.config import PREFIX, Settings, to_environment
 from authz_service.errors import StartError
 from authz_service.telemetry import MULTIPROCESS_DIR, logger
@@ -117,8 +117,11 @@ class Supervisor:
         """The process, and the file at which it says that it answers."""
         answers, says = os.pipe()
         bound = self.listening.sockets[slot].fileno()
-        passed = (bound, says, self._lifeline[0])
+        passed: tuple[int, ...] = (bound, says, self._lifeline[0])
         numbers = dict(zip((SOCKET_FD, READY_FD, LIFELINE_FD), map(str, passed), strict=True))
+        if self.listening.gateways:
+            gateway = self.listening.gateways[slot].fileno()
+            passed, numbers[GATEWAY_FD] = (*passed, gateway), str(gateway)
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -145,7 +148,7 @@ class Supervisor:
     async def _end(self, process: asyncio.subprocess.Process, ended: asyncio.Task[int]) -> None:
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
-        patience = self.settings.shutdown_timeout + _BEYOND_SHUTDOWN
+        patience = self.settings.drain + self.settings.shutdown_timeout + _BEYOND_SHUTDOWN
         await asyncio.wait({ended}, timeout=patience)
         if not ended.done():
             logger().error("worker killed", pid=process.pid, after=patience)

@@ -15,6 +15,8 @@ from typing import Final
 import uvicorn
 
 from authz_service.app import create_app
+from authz_service.cli.connections import Bounded, allow_files
+from authz_service.cli.gateways import serving_gateways
 from authz_service.cli.listening import BACKLOG
 from authz_service.config import LogFormat, Settings, load_settings
 from authz_service.errors import AuthzError
@@ -24,6 +26,8 @@ SOCKET_FD: Final = "AUTHZ_WORKER_SOCKET"
 READY_FD: Final = "AUTHZ_WORKER_READY"
 LIFELINE_FD: Final = "AUTHZ_WORKER_LIFELINE"
 """Numbers of inherited files: what to listen at, where to say that it answers, and what closes when the owner dies."""
+GATEWAY_FD: Final = "AUTHZ_WORKER_GATEWAY_SOCKET"
+"""The same for the gateway's own listener; not set where there is none."""
 WORKER_VARIABLES: Final = (SOCKET_FD, READY_FD, LIFELINE_FD)
 CANNOT_START: Final = 4
 """The exit status of a worker that said on stderr why it cannot start."""
@@ -37,9 +41,14 @@ class Server(uvicorn.Server):
     `on_answering` is called when the service answers; what it raises ends the service.
     """
 
-    def __init__(self, config: uvicorn.Config, on_answering: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, on_answering: Callable[[], None], *, drain: float, on_leaving: Callable[[], None]
+    ) -> None:
         super().__init__(config)
         self._on_answering = on_answering
+        self._on_leaving = on_leaving
+        self._drain = drain
+        self._leaving = False
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -51,28 +60,49 @@ class Server(uvicorn.Server):
         await asyncio.to_thread(self._on_answering)
 
     def stop(self) -> None:
-        """Stop accepting and finish what is under way; asked again, do not wait for it."""
-        self.force_exit = self.should_exit
+        """Say that nobody should ask here any more, answer whoever still does, then finish what is under way.
+
+        Asked again, do not wait for anything.
+        """
+        if self._leaving or not self.started:
+            self.force_exit = self._leaving or self.should_exit
+            self.should_exit = True
+            return
+        self._leaving = True
+        self._on_leaving()
+        Bounded.leave(self.server_state.connections)
+        asyncio.get_running_loop().call_later(self._drain, self._end)
+
+    def _end(self) -> None:
         self.should_exit = True
 
 
 def run_worker(
-    settings: Settings, bound: socket.socket, on_answering: Callable[[], None], *, lifeline: int | None = None
+    settings: Settings,
+    bound: socket.socket,
+    on_answering: Callable[[], None],
+    *,
+    lifeline: int | None = None,
+    gateway: socket.socket | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM, or until the lifeline's other end closes. Raises what the lifespan raises."""
     import uvloop  # here: not every platform has it
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings, bound, on_answering, lifeline))
+        runner.run(_serve(settings, bound, on_answering, lifeline, gateway))
 
 
 async def _serve(
-    settings: Settings, bound: socket.socket, on_answering: Callable[[], None], lifeline: int | None
+    settings: Settings,
+    bound: socket.socket,
+    on_answering: Callable[[], None],
+    lifeline: int | None,
+    gateway: socket.socket | None,
 ) -> None:
     app = create_app(settings)
     config = uvicorn.Config(
         app.state.hot,
-        http="httptools",
+        http=Bounded,
         ws="none",
         lifespan="off",  # entered below, so that its errors are ours to tell
         log_config=None,
@@ -83,14 +113,15 @@ async def _serve(
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout),
     )
-    server = Server(config, on_answering)
+    Bounded.limit = allow_files()
+    server = Server(config, on_answering, drain=settings.drain, on_leaving=lambda: setattr(app.state, "leaving", True))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, server.stop)
     if lifeline is not None:
         loop.add_reader(lifeline, server.stop)
     try:
-        async with app.router.lifespan_context(app):
+        async with app.router.lifespan_context(app), serving_gateways(app, settings, gateway):
             if not server.should_exit:
                 await server.serve(sockets=[bound])
     finally:
@@ -101,6 +132,8 @@ async def _serve(
 def main() -> int:
     """What the supervisor starts: settings from the environment, the socket and the pipes inherited."""
     bound, ready, lifeline = (int(os.environ.pop(name)) for name in WORKER_VARIABLES)
+    inherited = os.environ.pop(GATEWAY_FD, None)
+    gateway = None if inherited is None else socket.socket(fileno=int(inherited))
     settings = load_settings()
     configure_logging(json=settings.log_format is LogFormat.JSON, level=settings.log_level)
 
@@ -109,7 +142,7 @@ def main() -> int:
         os.close(ready)
 
     try:
-        run_worker(settings, socket.socket(fileno=bound), say_ready, lifeline=lifeline)
+        run_worker(settings, socket.socket(fileno=bound), say_ready, lifeline=lifeline, gateway=gateway)
     except AuthzError as error:
         print(f"authz: {error.message}", file=sys.stderr)
         return CANNOT_START

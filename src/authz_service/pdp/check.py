@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from authz_service.cache.facts import FactKey, Facts, NotAtHandError
 from authz_service.cache.follower import Follower
-from authz_service.catalog.model import ParameterKind
+from authz_service.catalog.model import Catalog, ParameterKind
 from authz_service.directory.model import DEFAULT_SOURCE, NodeKind, TargetText, format_target, parse_target
 from authz_service.engine.decide import decide, line_failure
 from authz_service.engine.model import Decision, OperationRequest, PermissionRequest, Reason, Request, TracedToken, deny
@@ -27,6 +28,17 @@ ANY_CATALOG: Final = "*"
 T = TypeVar("T")
 _ROUNDS: Final = 64
 """How often one question may need more facts before it is given up: a chain of 21 nodes needs a handful."""
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """Who used which permissions. `owner` is a username, or the free text of C9.
+
+    `permissions` is empty where an operation's alternatives differ, or needs none: then it cannot be said which.
+    """
+
+    owner: str
+    permissions: tuple[str, ...]
 
 
 class DecisionPoint:
@@ -145,6 +157,26 @@ class DecisionPoint:
         await self._be_fresh(question.freshly)
         return await self._decide_items(lambda: self.facts.token(token.id), question)
 
+    async def describe_use(self, token: Token, catalog: str, about: PermissionRequest | HttpCall) -> Use:
+        """What the API behind an allowed call may be told of it; it decides nothing."""
+
+        def describe() -> Use:
+            owner, permissions = token.owner, []
+            if isinstance(owner, int):
+                user = self.facts.user(owner)
+                owner = "" if user is None else user.username
+            if isinstance(about, PermissionRequest):
+                permissions = [about.permission]
+            elif (found := self._own_catalog(token, parse_catalog(catalog)[0])) is not None:
+                resolved = self._routing.resolve(found, about)
+                operation = found.operations.get(resolved.operation)
+                sets = () if operation is None else operation.sets
+                alternatives = {tuple(sorted({item.permission for item in one.items})) for one in sets}
+                permissions = list(next(iter(alternatives))) if len(alternatives) == 1 else []
+            return Use(owner, tuple(permissions))
+
+        return await self._answer(describe)
+
     async def _be_fresh(self, freshly: Freshly) -> None:
         if freshly.at_least is not None:
             wanted = parse_revision(freshly.at_least)
@@ -190,10 +222,14 @@ class DecisionPoint:
         """A bare request is an operation of the catalog version that the token was made under (C8)."""
         if not isinstance(about, HttpCall):
             return about
-        version = token.catalogs.get(catalog)
-        found = None if version is None else self.facts.catalog(catalog, version)
+        found = self._own_catalog(token, catalog)
         # Without a catalog the answer is `catalog_mismatch`, whatever the operation.
         return OperationRequest("", target=about.target) if found is None else self._routing.resolve(found, about)
+
+    def _own_catalog(self, token: Token, catalog: str) -> Catalog | None:
+        """The version that the token was made under."""
+        version = token.catalogs.get(catalog)
+        return None if version is None else self.facts.catalog(catalog, version)
 
     async def _answer(self, work: Callable[[], T]) -> T:
         """Run `work` on fresh facts until it needs no more of them."""

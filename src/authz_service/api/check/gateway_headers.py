@@ -1,0 +1,78 @@
+"""Headers as a gateway sends them: each once, spelt exactly, without control characters, or the request is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import ip_address
+from typing import Final
+
+from authz_service.errors import InvalidInputError
+
+AUTHORIZATION: Final = "authorization"
+GATEWAY: Final = "x-authz-gateway"
+"""The gateway's own token."""
+CONSTANTS: Final = ("catalog", "resource", "action", "target")
+CONSTANT_HEADERS: Final = {name: f"x-authz-{name}" for name in CONSTANTS}
+_OURS: Final = "x-authz-"
+
+
+class GatewayHeaders:
+    """The headers that count. Whatever a client sent besides them was never looked at.
+
+    What stands in front may read `X_Forwarded_Uri` as `X-Forwarded-Uri`, and take the first of two where we would take
+    the last; so both are refused, and nothing is chosen.
+    """
+
+    def __init__(self, pairs: Iterable[tuple[bytes, bytes]], names: Iterable[str]) -> None:
+        """Raises InvalidInputError for a variant with `_` of any of these names, and of whatever is `X-Authz-…`."""
+        wanted = frozenset(names)
+        self._values: dict[str, list[str]] = {name: [] for name in wanted}
+        for raw, value in pairs:
+            name = raw.decode("latin-1").lower()
+            dashed = name.replace("_", "-")
+            if dashed != name and (dashed in wanted or dashed.startswith(_OURS)):
+                raise InvalidInputError(f"the header `{name[:64]}` is refused: others may read it as `{dashed[:64]}`")
+            if name in wanted:
+                self._values[name].append(value.decode("latin-1"))
+
+    def find(self, name: str) -> str | None:
+        """The value; None for none and for an empty one. Raises InvalidInputError for two, and for odd letters."""
+        values = self._values[name]
+        if len(values) > 1:
+            raise InvalidInputError(f"the header `{name}` came {len(values)} times; send it once")
+        if not values:
+            return None
+        value = values[0].strip(" \t")
+        if any(letter < " " or letter == "\x7f" for letter in value):
+            raise InvalidInputError(f"the header `{name}` holds control characters")
+        return value or None
+
+    def need(self, name: str) -> str:
+        value = self.find(name)
+        if value is None:
+            raise InvalidInputError(f"the header `{name}` is missing: the gateway has to set it")
+        return value
+
+    def find_secret(self) -> tuple[str | None, bool]:
+        """The secret of `Authorization: Bearer`, and whether the header was there at all."""
+        value = self.find(AUTHORIZATION)
+        if value is None:
+            return None, False
+        scheme, _, secret = value.partition(" ")
+        return (secret.strip() or None) if scheme.lower() == "bearer" else None, True
+
+    def find_address(self, name: str) -> str | None:
+        """The end client's address. Of a list the last counts: the gateway wrote it, others may have written the rest.
+
+        None where it is unknown: a token that is bound to networks does not work then.
+        """
+        value = self.find(name)
+        return None if value is None else plain_address(value.rpartition(",")[2].strip())
+
+
+def plain_address(text: str) -> str | None:
+    """An IP address as it is usually written; None for anything else."""
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        return None

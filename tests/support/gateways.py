@@ -1,0 +1,279 @@
+"""Real gateways on loopback, started from the very files in deploy/gateways, before an API that notes what it gets."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLES = ROOT / "deploy" / "gateways"
+INSTALLED = ROOT / ".gateways"
+"""Where tools/install_gateways.sh puts what comes as Python wheels."""
+
+START_SECONDS = 30.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+# the API behind
+
+
+@dataclass
+class Seen:
+    """One request as it reached the API."""
+
+    method: str
+    path: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    def values(self, name: str) -> list[str]:
+        """Of a header, however it is spelt: frameworks read `_` as `-`."""
+        wanted = name.lower().replace("_", "-")
+        return [value for key, value in self.headers if key.lower().replace("_", "-") == wanted]
+
+
+@dataclass
+class Upstream:
+    """An API that says yes to everything, and remembers it."""
+
+    port: int
+    seen: list[Seen] = field(default_factory=list)
+
+
+@contextmanager
+def upstream() -> Iterator[Upstream]:
+    found = Upstream(0)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _answer(self) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length") or 0))
+            found.seen.append(Seen(self.command, self.path, list(self.headers.items()), body))
+            text = json.dumps({"path": self.path}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(text)))
+            self.send_header("X-From", "api")
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(text)
+
+        do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _answer
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    found.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield found
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+# clients
+
+
+@dataclass
+class Answer:
+    """What the client got: status 0 is a connection that ended without an answer."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+class Client:
+    """Sends requests byte for byte as they are written, over one connection as long as that holds."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._socket: socket.socket | None = None
+        self.connections = 0
+
+    def send(
+        self, method: str, target: str, headers: Sequence[tuple[str, str]] = (), body: bytes = b"", seconds: float = 20.0
+    ) -> Answer:
+        lines = [f"{method} {target} HTTP/1.1", "Host: api.test", *(f"{name}: {value}" for name, value in headers)]
+        if body:
+            lines.append(f"Content-Length: {len(body)}")
+        return self.send_raw("\r\n".join([*lines, "", ""]).encode("latin-1") + body, method, seconds)
+
+    def send_raw(self, request: bytes, method: str = "GET", seconds: float = 20.0) -> Answer:
+        try:
+            return self._exchange(request, method, seconds)
+        except (OSError, http.client.HTTPException):
+            self.close()
+            return Answer(0)
+
+    def _exchange(self, request: bytes, method: str, seconds: float) -> Answer:
+        if self._socket is None:
+            self._socket = socket.create_connection(("127.0.0.1", self._port))
+            self.connections += 1
+        self._socket.settimeout(seconds)
+        self._socket.sendall(request)
+        response = http.client.HTTPResponse(self._socket, method=method)
+        response.begin()
+        headers = {name.lower(): value for name, value in response.getheaders()}
+        answer = Answer(response.status, headers, response.read())
+        if response.will_close:
+            self.close()
+        return answer
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+# gateways
+
+
+@dataclass(frozen=True)
+class Places:
+    """What a sample is filled with. `token` is the gateway's own; empty, it counts by where it asks from."""
+
+    listen: int
+    pdp: int
+    api: int
+    token: str = ""
+    catalog: str = "orders"
+    grpc: int = 0
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One gateway: which program, which sample, and how it is started. `missing` says why it cannot be."""
+
+    name: str
+    missing: Callable[[], str | None]
+    write: Callable[[Path, Places], Sequence[str]]
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+def fill(sample: str, changes: Mapping[str, str]) -> str:
+    """The sample with what is marked as everybody's own. Fails when the sample has no such thing any more."""
+    text = (SAMPLES / sample).read_text("utf-8")
+    for old, new in changes.items():
+        assert old in text, f"`{old}` is not in {sample}"
+        text = text.replace(old, new)
+    return text
+
+
+def _not_installed(program: str) -> str | None:
+    return None if shutil.which(program, path=_PATH) else f"`{program}` is not installed: run tools/install_gateways.sh"
+
+
+_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
+
+
+def _nginx(folder: Path, places: Places) -> Sequence[str]:
+    changes = {
+        "127.0.0.1:8080": f"127.0.0.1:{places.pdp}",
+        "127.0.0.1:3000": f"127.0.0.1:{places.api}",
+        "127.0.0.1:8000": f"127.0.0.1:{places.listen}",
+        'default "";': f'default "{places.token}";',
+        "catalog=orders": f"catalog={places.catalog}",
+    }
+    (folder / "api.conf").write_text(fill("nginx.conf", changes))
+    temporary = "\n".join(
+        f"  {kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    user = "user root;\n" if os.geteuid() == 0 else ""
+    (folder / "nginx.conf").write_text(
+        f"{user}daemon off;\nworker_processes 1;\npid {folder}/pid;\nerror_log stderr warn;\n"
+        f"events {{}}\nhttp {{\n  access_log off;\n{temporary}\n  include {folder}/api.conf;\n}}\n"
+    )
+    return [shutil.which("nginx", path=_PATH) or "nginx", "-p", str(folder), "-c", str(folder / "nginx.conf")]
+
+
+NGINX = Kind("nginx", lambda: _not_installed("nginx"), _nginx)
+KINDS = (NGINX,)
+
+
+@dataclass
+class Gateway:
+    """A running gateway, and where clients reach it."""
+
+    kind: Kind
+    places: Places
+    folder: Path
+
+    @property
+    def printed(self) -> str:
+        return (self.folder / "output.txt").read_text(errors="replace")
+
+    def client(self) -> Client:
+        return Client(self.places.listen)
+
+
+@contextmanager
+def running(kind: Kind, folder: Path, places: Places) -> Iterator[Gateway]:
+    """The gateway, until left. It is ended by the number it was started with."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = kind.write(folder, places)
+    with (folder / "output.txt").open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=_environment(kind, folder)
+        )
+    found = Gateway(kind, places, folder)
+    try:
+        _wait_for(places.listen, process, found)
+        yield found
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _environment(kind: Kind, folder: Path) -> dict[str, str]:
+    return {"PATH": _PATH, "HOME": str(folder), **kind.env}
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes], gateway: Gateway) -> None:
+    end = time.monotonic() + START_SECONDS
+    while True:
+        assert process.poll() is None, f"{gateway.kind.name} ended with {process.returncode}: {gateway.printed}"
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        assert time.monotonic() < end, f"{gateway.kind.name} does not listen: {gateway.printed}"
+        time.sleep(0.02)
+
+
+def told(answer: Answer) -> dict[str, Any]:
+    """The body, where the gateway passes it on; else nothing."""
+    with suppress(ValueError):
+        found = json.loads(answer.body)
+        return found if isinstance(found, dict) else {}
+    return {}
