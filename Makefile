@@ -24,17 +24,19 @@ test: setup ## all tests but the long ones
 	$(PYTEST) -n $(JOBS) --dist loadfile tests
 
 test-fast: setup ## the tests without a database, within half a minute
-	$(PYTEST) -n $(JOBS) -m "not database" $(QUICK)
+	AUTHZ_EXAMPLES=2000 $(PYTEST) -n $(JOBS) -m "not database" $(QUICK)
 
 test-long: setup ## all tests but the faults, with many more generated examples and the long ones
-	$(PYTEST) -n $(JOBS) --dist loadfile --long --hypothesis-profile=long -o faulthandler_timeout=3600 \
+	AUTHZ_EXAMPLES=1000000 $(PYTEST) -n $(JOBS) --dist loadfile --long --hypothesis-profile=long \
+		-o faulthandler_timeout=3600 \
 		--ignore=tests/faults tests
 
-test-faults: setup ## processes that die and links that break, for minutes
+test-faults: setup ## processes that die and links that break, and the service without its protections, for minutes
+	$(PYTHON) tools/debian_packages.py
 	$(PYTEST) --long -o faulthandler_timeout=3600 tests/faults
 
 mutants: setup ## change the core's code in small ways and see whether a test notices (an hour or so)
-	$(BIN)/mutmut run
+	AUTHZ_EXAMPLES=2000 $(BIN)/mutmut run
 
 check: setup ## everything CI checks before the tests; changes no file
 	$(BIN)/ruff format --check .
@@ -43,6 +45,7 @@ check: setup ## everything CI checks before the tests; changes no file
 	$(BIN)/lint-imports
 	$(BIN)/python tools/catalogs.py --check
 	$(BIN)/python tools/catalog_schema.py --check
+	$(BIN)/python tools/case_index.py --check
 	$(if $(wildcard tools/openapi.py),$(BIN)/python tools/openapi.py --check)
 
 fix: setup ## format, and correct what can be corrected by itself

@@ -274,6 +274,8 @@ def main() -> int:
         parser.add_argument(f"--{name}", type=int, help="in place of the plan's own")
     options = parser.parse_args()
     given = {name: getattr(options, name) for name in ("rounds", "seconds", "open_seconds")}
+    if sys.platform != "linux":
+        parser.error("this needs Linux: it keeps processes on cores and reads their times from /proc")
     plan = replace(QUICK if options.quick else Plan(), **{name: value for name, value in given.items() if value})
     signal.alarm(plan.limit)  # whatever hangs, ends
     os.environ.pop("AUTHZ_URL", None)

@@ -92,6 +92,11 @@ async def own(workload: Workload, batches: Sequence[Batch], stored: Stored) -> A
                 await point.check(secret, Question(items, CATALOG))
                 quick.learn(secret, CATALOG, [ask.target for ask in some])
 
+        header = f"Bearer {stored.gateway.secret}".encode()
+        caller = await point.authenticate(stored.gateway.secret)
+        await point.require_may_ask(caller, CATALOG, [])
+        quick.learn_caller(header, stored.gateway.secret)
+
         by_token: dict[int, list[Ask]] = {}
         for ask in [*workload.asks, *(ask for batch in batches for ask in batch.asks)]:
             by_token.setdefault(ask.token, []).append(ask)
@@ -102,11 +107,11 @@ async def own(workload: Workload, batches: Sequence[Batch], stored: Stored) -> A
         now = point.follower.now()
 
         def ask_quick(secret: str, resource: str, action: str, target: str) -> bytes | None:
-            known = quick.find(secret)
+            known = quick.admit(header, secret, CATALOG)
             return None if known is None else quick.answer(known, CATALOG, resource, action, target)
 
         def ask_quick_all(secret: str, items: list[tuple[str, str, str]]) -> list[bytes] | None:
-            known = quick.find(secret)
+            known = quick.admit(header, secret, CATALOG)
             return None if known is None else quick.answer_all(known, CATALOG, items)
 
         def ask_engine(number: int, permission: str, target: str) -> Any:

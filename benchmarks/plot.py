@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-WIDTH = 760
+WIDTH = 860
 _STYLE = (
     "<style>text{font:13px system-ui,sans-serif;fill:#333}.ours{fill:#2563a8}.theirs{fill:#9aa4ae}.line{fill:none;"
     "stroke:#2563a8;stroke-width:2}.grid{stroke:#d5d9dd}.faint{fill:#777}"
@@ -17,7 +17,7 @@ _STYLE = (
 
 def bars(title: str, rows: Sequence[tuple[str, float, bool]], *, unit: str) -> str:
     """Label, value, and whether it is ours; each bar's length is the logarithm of its value."""
-    left, right, top, step = 330, 110, 46, 26
+    left, right, top, step = 400, 100, 46, 26
     least = 10 ** math.floor(math.log10(min(value for _, value, _ in rows)))
     most = 10 ** math.ceil(math.log10(max(value for _, value, _ in rows)))
     height = top + step * len(rows) + 34
@@ -47,7 +47,7 @@ def bars(title: str, rows: Sequence[tuple[str, float, bool]], *, unit: str) -> s
 
 def curves(title: str, across: Sequence[float], lines: Sequence[tuple[str, Sequence[float]]], *, unit: str) -> str:
     """Small charts below each other, one a line, all over the same logarithmic axis; each begins at zero."""
-    left, right, top, each = 70, 150, 46, 120
+    left, right, top, each = 60, 190, 46, 120
     height = top + each * len(lines) + 24
     parts = [_head(title, height)]
     room = WIDTH - left - right
@@ -66,12 +66,12 @@ def curves(title: str, across: Sequence[float], lines: Sequence[tuple[str, Seque
         for (x, y), value in zip(points, values, strict=True):
             parts.append(f'<circle class="ours" cx="{x:.1f}" cy="{y:.1f}" r="3"/>')
             parts.append(f'<text class="faint" x="{x:.1f}" y="{y - 7:.1f}" text-anchor="middle">{_short(value)}</text>')
-        parts.append(f'<text x="{left + room + 16}" y="{(low + high) / 2:.1f}">{escape(label)}</text>')
+        parts.append(f'<text x="{left + room + 44}" y="{(low + high) / 2:.1f}">{escape(label)}</text>')
     parts += [
         f'<text class="faint" x="{along(x):.1f}" y="{height - 12}" text-anchor="middle">{_short(x)}</text>'
         for x in across
     ]
-    parts.append(f'<text class="faint" x="{left + room + 16}" y="{height - 12}">{escape(unit)}</text>')
+    parts.append(f'<text class="faint" x="{left + room + 44}" y="{height - 12}">{escape(unit)}</text>')
     return "".join(parts) + "</svg>\n"
 
 

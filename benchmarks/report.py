@@ -14,7 +14,10 @@ from benchmarks import plot
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE = DOCS / "performance.md"
 FOLDER = DOCS / "performance"
-BATCHED = "batches do many decisions a request"
+_TITLES = {
+    "decisions": "decisions a second on one core",
+    "scale": "throughput, latency and memory from 1,000 to 1,000,000 tokens",
+}
 
 
 def write(result: dict[str, Any], output: Path | None = None) -> None:
@@ -37,7 +40,9 @@ def render(result: dict[str, Any]) -> None:
         raise SystemExit(f"`{PAGE.name}` has lost the markers of `{kind}`; put `{begin}` and `{end}` back")
     before, _, rest = text.partition(begin)
     _, _, after = rest.partition(end)
-    PAGE.write_text(f"{before}{begin}\n{table(result)}\n{end}{after}", encoding="utf-8")
+    drawing = f"![{_TITLES[kind]}](performance/{kind}.svg)"
+    source = f"The same as [JSON](performance/{kind}.json)."
+    PAGE.write_text(f"{before}{begin}\n{drawing}\n\n{table(result)}\n\n{source}\n{end}{after}", encoding="utf-8")
 
 
 def table(result: dict[str, Any]) -> str:
@@ -52,8 +57,8 @@ def charts(result: dict[str, Any]) -> dict[str, str]:
     steps = result["steps"]
     lines = [
         ("decisions/s, warm", [step["rate"] for step in steps]),
-        ("p99 at 85 %, ms", [step["p99_ms"] for step in steps]),
-        ("p50 of a cold ask, ms", [step["cold_p50_ms"] for step in steps]),
+        ("p99 at 85 % load, ms", [step["p99_ms"] for step in steps]),
+        ("cold ask, p50 ms", [step["cold_p50_ms"] for step in steps]),
         ("memory, MiB", [step["memory_mib"] for step in steps]),
     ]
     return {
@@ -81,8 +86,8 @@ def _decisions(result: dict[str, Any]) -> str:
                     row["over"],
                     f"{row['rate']:,}",
                     f"{min(row['rates']):,} to {max(row['rates']):,}",
-                    f"{row['cpu_us']:.3g}",
-                    "" if row["p50_alone_us"] is None else f"{row['p50_alone_us']:.3g}",
+                    _number(row["cpu_us"]),
+                    "" if row["p50_alone_us"] is None else _number(row["p50_alone_us"]),
                 )
                 for row in result["rows"]
             ),
@@ -104,7 +109,7 @@ def _decisions(result: dict[str, Any]) -> str:
                     f"{each['share']:.0%} of the most, {each['seconds']:g} s",
                     f"{each['offered']:,}/s",
                     f"{each['rate']:,}",
-                    *(f"{each[name]:.3g}" for name in ("p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms")),
+                    *(_number(each[name]) for name in ("p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms")),
                 )
                 for each in result["open_loop"]
             ),
@@ -117,7 +122,7 @@ def _decisions(result: dict[str, Any]) -> str:
 
 
 def _load(method: dict[str, Any]) -> str:
-    by = "wrk" if method["load"] == "wrk" else "our own generator (wrk was not there)"
+    by = "wrk" if method["load"] == "wrk" else "our own generator (wrk was not used)"
     apart = "" if method["cores_apart"] else " Server and load shared one core, for there was no second."
     return (
         f"Load by {by} with {method['connections']} connections, gRPC always by our own; medians of"
@@ -132,7 +137,7 @@ def _scale(result: dict[str, Any]) -> str:
         *_markdown(
             (
                 "tokens stored",
-                "asked warm",
+                "tokens warm",
                 "decisions/s",
                 "processor time, µs",
                 "p99 ms at 85 %",
@@ -146,10 +151,10 @@ def _scale(result: dict[str, Any]) -> str:
                     f"{step['tokens']:,}",
                     f"{step['warm']:,}",
                     f"{step['rate']:,}",
-                    f"{step['cpu_us']:.3g}",
-                    f"{step['p99_ms']:.3g}",
-                    f"{step['cold_p50_ms']:.3g}",
-                    f"{step['cold_p99_ms']:.3g}",
+                    _number(step["cpu_us"]),
+                    _number(step["p99_ms"]),
+                    _number(step["cold_p50_ms"]),
+                    _number(step["cold_p99_ms"]),
                     f"{step['cold_cpu_us']:,}",
                     f"{step['memory_mib']:,}",
                 )
@@ -167,21 +172,29 @@ def _scale(result: dict[str, Any]) -> str:
 def _targets(targets: Sequence[dict[str, Any]]) -> list[str]:
     return _markdown(
         ("target", "wanted", "found", "missed by"),
-        (
-            (
-                each["name"],
-                f"{'at most' if each.get('most') else 'at least'} {each['wanted']:,}",
-                _found(each),
-                f"**{each['missed_by']:.1%}**" if each["missed_by"] else "not missed",
-            )
-            for each in targets
-        ),
+        ((each["name"], _wanted(each), _found(each), _missed(each)) for each in targets),
     )
 
 
 def _found(target: dict[str, Any]) -> str:
-    spread = target["spread"]
-    return f"{target['found']:,.4g}" + (f" ({spread[0]:.3g} to {spread[1]:.3g})" if spread else "")
+    said = [f"{_number(target['spread'][0])} to {_number(target['spread'][1])}"] if target["spread"] else []
+    if "by_time" in target:
+        said.append(f"by processor time {_number(target['by_time'])}")
+    return _number(target["found"]) + (f" ({'; '.join(said)})" if said else "")
+
+
+def _wanted(target: dict[str, Any]) -> str:
+    floor = f", and never below {target['floor']}" if "floor" in target else ""
+    return f"{'at most' if target.get('most') else 'at least'} {target['wanted']:,}{floor}"
+
+
+def _missed(target: dict[str, Any]) -> str:
+    return f"**{target['missed_by']:.0%}**" if target["missed_by"] else "not missed"
+
+
+def _number(value: float) -> str:
+    """Three digits that mean something."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _machine(result: dict[str, Any]) -> str:

@@ -67,6 +67,8 @@ class Step:
     """One service on a database with so many tokens."""
 
     tokens: int
+    warm: int
+    """How many of them are asked about."""
     contender: Contender
     cold: Measured
     cold_cpu: float
@@ -159,7 +161,7 @@ def _start(
     warm.wrong += first.wrong
     memory = resident_bytes(server.pid)
     _say(f"{tokens:,}: warmed at {warming.rate:,.0f}/s, {warm.wrong} wrong, {memory >> 20} MiB")
-    return Step(tokens, warm, cold, cold_cpu, heavy, warming, memory, fresh)
+    return Step(tokens, len(issues.warm.issued), warm, cold, cold_cpu, heavy, warming, memory, fresh)
 
 
 def _ask_once(contender: Contender, *, at_once: int) -> Measured:
@@ -176,7 +178,7 @@ def _described(step: Step, plan: Plan) -> dict[str, Any]:
         loaded = offer(connections, step.contender.requests, rate=rate * 0.85, seconds=plan.open_seconds)
     return {
         "tokens": step.tokens,
-        "warm": len(set(step.contender.requests)),
+        "warm": step.warm,
         "rate": round(rate),
         "rates": [round(run.rate) for run in runs],
         "cpu_us": round(statistics.median(run.cpu for run in runs) * 1e6, 2),
@@ -301,6 +303,8 @@ def main() -> int:
     options = parser.parse_args()
     given = {name: getattr(options, name) for name in ("warm", "rounds", "seconds", "open_seconds")}
     given |= {"steps": tuple(options.steps or ())}
+    if sys.platform != "linux":
+        parser.error("this needs Linux: it keeps processes on cores and reads their times from /proc")
     plan = replace(QUICK if options.quick else Plan(), **{name: value for name, value in given.items() if value})
     signal.alarm(plan.limit)  # whatever hangs, ends
     os.environ.pop("AUTHZ_URL", None)

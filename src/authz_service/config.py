@@ -139,7 +139,7 @@ class Settings(BaseSettings):
     loads_waiting: int = Field(
         1000, ge=1, le=100_000, description="loads that may wait; beyond, requests are shed (503)"
     )
-    # No bound may be below what one question can need at once: a line of 32 tokens and their owners, 16 chains of nodes.
+    # No bound may be below what one question can need: a line of 32 tokens and their owners, 16 chains of nodes.
     cache_tokens: int = Field(200_000, ge=100, description="tokens that a worker keeps in memory")
     cache_unknown_tokens: int = Field(50_000, ge=1, description="secrets of nobody that a worker remembers for 2 s")
     cache_users: int = Field(200_000, ge=100, description="owners and their memberships that a worker keeps")

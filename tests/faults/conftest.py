@@ -6,7 +6,6 @@ import platform
 from collections.abc import Iterator
 
 import pytest
-
 from tests.faults.fleet import Fleet
 
 

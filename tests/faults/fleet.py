@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from authz_service.store.schema import migrate
 from tests.faults.client import Answer, Connection, request
 from tests.faults.mutants import prepare
 from tests.faults.postgres import Postgres, roomy
 from tests.faults.proxy import Proxies
 from tests.faults.service import ROOT, Service
+
+from authz_service.store.schema import migrate
 
 PROJECT = "project:acme/web"
 ORGANISATION = (
@@ -109,7 +110,9 @@ class Fleet:
         asyncio.run(self._seed())
         return self
 
-    def service(self, name: str, *, mutant: str | None = None, env: Mapping[str, str] | None = None) -> Service:
+    def service(
+        self, name: str, *, mutant: str | None = None, env: Mapping[str, str] | None = None, files: int | None = None
+    ) -> Service:
         """A replica behind proxies of its own, not started."""
         settings = dict(self._settings)
         port = self.proxies.add(name, self.postgres.socket)
@@ -121,7 +124,7 @@ class Fleet:
                 "AUTHZ_DATABASE_DIRECT_URL": self.postgres.url(port),
             }
         settings |= env or {}
-        return Service(self.folder / f"service-{name}.log", settings, mutant=self._mutant if mutant is None else mutant)
+        return Service(self.folder / f"service-{name}.log", settings, mutant=mutant or self._mutant, files=files)
 
     def close(self) -> None:
         for replica in self.replicas:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy import func, insert, select
 
-from authz_service.cache import follower, journal
+from authz_service.cache import follower, journal, presence
 from authz_service.store import changes
 from authz_service.store.database import ring_after_commit
 from authz_service.store.tables import authz_now, change_log, revision
@@ -85,12 +85,23 @@ def no_rewind_check() -> None:
     follower.Follower._apply = apply
 
 
+def unreported() -> None:
+    """Replicas keep it to themselves that they are there: a revoke that waits for all of them waits for nobody."""
+
+    async def nothing(*_: Any, **__: Any) -> None:
+        return None
+
+    presence.Presence.enter = nothing
+    presence.Presence.report = nothing
+
+
 MUTANTS: Final[dict[str, Callable[[], None]]] = {
     "sequence-for-counter": sequence_for_counter,
     "no-staleness-check": no_staleness_check,
     "no-fill-guard": no_fill_guard,
     "listen-only": listen_only,
     "no-rewind-check": no_rewind_check,
+    "unreported": unreported,
 }
 
 
@@ -99,5 +110,3 @@ async def prepare(connection: Any, mutant: str) -> None:
     if mutant == "sequence-for-counter":
         for statement in SEQUENCE_SQL:
             await connection.execute(statement)
-
-

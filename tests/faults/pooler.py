@@ -70,7 +70,7 @@ class Pooler:
             extra_groups=[] if root else None,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            preexec_fn=lambda: die_with_parent(parent),
+            preexec_fn=lambda: die_with_parent(parent),  # noqa: PLW1509 - it cannot do this by itself, being no Python
         )
 
     @property

@@ -87,7 +87,7 @@ class Postgres:
     def pids(self) -> list[int]:
         """The server and everything that it started."""
         main = self.server.pid
-        return [] if main is None else [main, *_children(main)]
+        return [] if main is None else [main, *children(main)]
 
     def freeze(self) -> None:
         stopped: set[int] = set()
@@ -177,7 +177,8 @@ def _walk(folder: Path) -> list[Path]:
     return [folder, *folder.rglob("*")]
 
 
-def _children(parent: int) -> list[int]:
+def children(parent: int) -> list[int]:
+    """The processes that a process started and that still run."""
     found: list[int] = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

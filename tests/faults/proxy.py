@@ -226,7 +226,8 @@ async def _main() -> None:
                 proxy.cut()
             case "count":
                 answer["count"] = len(proxy.links)
-        print(json.dumps(answer), flush=True)
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
     os._exit(0)  # links that pass nothing would be waited for
 
 

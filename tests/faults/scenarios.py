@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
-from authz_service.store.changes import ChangeKind, ChangeSet, append
-from authz_service.store.database import Database
 from tests.faults.client import Connection, check_request, now, request
 from tests.faults.fleet import PROJECT, Fleet, Issued
 from tests.faults.postgres import Postgres
 from tests.faults.proxy import DEAD, DEAF, HOLE, REFUSE
 from tests.faults.traffic import Ledger, Traffic
+
+from authz_service.store.changes import ChangeKind, ChangeSet, append
+from authz_service.store.database import Database
 
 
 async def black_hole(fleet: Fleet) -> Ledger:
@@ -43,10 +45,8 @@ async def broken_links(fleet: Fleet) -> Ledger:
         fleet.heal()
         fleet.proxies.set(fleet.names[-1], DEAD)
         await asyncio.sleep(fleet.staleness)
-        for name in fleet.names:
-            fleet.proxies.cut(name)
-        await asyncio.sleep(0.5)
-    await traffic.settle()
+    await traffic.settle()  # with what is dead still open
+    fleet.proxies.cut(fleet.names[-1])
     return ledger
 
 
@@ -144,6 +144,36 @@ async def revoke(fleet: Fleet, number: int, token: Issued, ledger: Ledger, *, wa
     assert answer.status == 200, answer.body
     ledger.revoked[token.secret] = now()
     ledger.acknowledged.append(token.id)
+
+
+async def waits(fleet: Fleet) -> Ledger:
+    """`?wait=true` under faults: once it is answered, no replica allows, not even within S."""
+    ledger = Ledger(0.0)
+    faults: list[tuple[Callable[[], None], Callable[[], None]]] = [
+        (lambda: None, lambda: None),
+        (lambda: fleet.proxies.set("1", HOLE), lambda: None),
+        (fleet.replicas[-1].freeze, fleet.replicas[-1].thaw),
+        (lambda: fleet.proxies.delay("1", 0.1), lambda: None),
+        (lambda: [fleet.proxies.cut(name) for name in fleet.names[1:]], lambda: None),
+    ]
+    for begin, end in faults:
+        await asyncio.to_thread(fleet.await_ready)
+        tokens = await fleet.issue(3)
+        for number in range(len(fleet.replicas)):
+            for token in tokens:
+                await ask(fleet, number, token, ledger)
+        begin()
+        try:
+            for token in tokens:
+                await revoke(fleet, 0, token, ledger, wait=True)
+        finally:
+            end()
+        for number in range(len(fleet.replicas)):
+            for token in tokens:
+                await ask(fleet, number, token, ledger)
+        fleet.heal()
+        assert not ledger.broken, ledger.broken[:5]
+    return ledger
 
 
 async def frozen_database(fleet: Fleet) -> Ledger:

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from tests.faults.postgres import children
+
 ROOT = Path(__file__).parents[2]
 _CLEAN = ("AUTHZ_", "DATABASE_URL", "PG")
 
@@ -22,8 +24,10 @@ _CLEAN = ("AUTHZ_", "DATABASE_URL", "PG")
 class Service:
     """Its log lies beside the database and is shown when a start fails."""
 
-    def __init__(self, log: Path, env: Mapping[str, str], *, mutant: str = "none") -> None:
+    def __init__(self, log: Path, env: Mapping[str, str], *, mutant: str = "none", files: int | None = None) -> None:
+        """`files` is the limit of open files that it is started under."""
         self.log = log
+        self._limit = [] if files is None else ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh"]
         self._env = dict(env)
         self._mutant = mutant
         self._process: subprocess.Popen[bytes] | None = None
@@ -34,7 +38,7 @@ class Service:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(_CLEAN)}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.faults.entry", str(os.getpid()), self._mutant, "serve"],
+                [*self._limit, sys.executable, "-m", "tests.faults.entry", str(os.getpid()), self._mutant, "serve"],
                 cwd=ROOT,
                 env={**kept, "AUTHZ_PORT": str(self.port), **self._env},
                 stdin=subprocess.DEVNULL,
@@ -89,6 +93,10 @@ class Service:
     def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
         self.wait()
+
+    def workers(self) -> list[int]:
+        """The processes that it started."""
+        return children(self.pid)
 
     def terminate(self) -> None:
         os.kill(self.pid, signal.SIGTERM)

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-
 from tests.faults import scenarios
 from tests.faults.client import Connection, check_request
 from tests.faults.fleet import PROJECT, Fleet
@@ -15,7 +14,8 @@ from tests.faults.traffic import Traffic
 
 LIBRARIES = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 pytestmark = pytest.mark.skipif(
-    not LIBRARIES, reason="`libfaketime` is not installed: `python tools/debian_packages.py` installs it, as root on Debian"
+    not LIBRARIES,
+    reason="`libfaketime` is not installed: `python tools/debian_packages.py` installs it, as root on Debian",
 )
 
 

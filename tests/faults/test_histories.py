@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator
 
 import pytest
-
 from tests.faults import scenarios
 from tests.faults.client import Connection, check_request
 from tests.faults.fleet import PROJECT, Fleet
@@ -28,11 +27,12 @@ def accept(fleet: Fleet, *arguments: str) -> dict[str, object]:
 
 async def allowed(fleet: Fleet, ledger: Ledger) -> list[bool]:
     """What each replica says of each token whose revoke was acknowledged."""
-    found = []
+    found: list[bool] = []
     for replica in fleet.replicas:
         connection = Connection(replica.port)
-        for secret in ledger.revoked:
-            found.append((await connection.send(check_request(fleet.gateway, secret, PROJECT))).allows)
+        found += [
+            (await connection.send(check_request(fleet.gateway, secret, PROJECT))).allows for secret in ledger.revoked
+        ]
         connection.close()
     return found
 

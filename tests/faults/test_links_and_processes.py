@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-
 from tests.faults import scenarios
 from tests.faults.fleet import POOL, Fleet
 
@@ -36,6 +35,10 @@ def test_a_bell_that_nobody_hears(fleet):
 
 def test_writers_that_are_slow_to_commit(fleet):
     asyncio.run(scenarios.slow_writers(fleet))
+
+
+def test_a_revoke_that_waits_is_in_force_everywhere_when_it_is_answered(fleet):
+    asyncio.run(scenarios.waits(fleet))
 
 
 def test_a_database_that_stands_still(fleet):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-
 from tests.faults import scenarios
 from tests.faults.fleet import Fleet
 from tests.faults.mutants import MUTANTS
@@ -16,6 +15,7 @@ NOTICED_BY = {
     "no-fill-guard": scenarios.slow_fills,
     "listen-only": scenarios.deaf_bell,
     "no-rewind-check": scenarios.lost_tail,
+    "unreported": scenarios.waits,
 }
 TRIES = 3
 """Some need two things to happen at once, which is made likely and cannot be made certain."""
@@ -25,14 +25,18 @@ def test_each_mutant_has_a_scenario():
     assert NOTICED_BY.keys() == MUTANTS.keys()
 
 
+def run_until_noticed(scenario, fleet):
+    for _ in range(TRIES):
+        asyncio.run(scenario(fleet))
+        fleet.heal()
+
+
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_a_mutant_allows_what_was_revoked(mutant):
     scenario = NOTICED_BY[mutant]
     with Fleet(replicas=2, mutant=mutant, split=scenario is scenarios.slow_fills) as fleet:
         with pytest.raises(AssertionError) as noticed:
-            for _ in range(TRIES):
-                asyncio.run(scenario(fleet))
-                fleet.heal()
+            run_until_noticed(scenario, fleet)
         said = str(noticed.value)
         assert "after its revoke was acknowledged" in said or "allows a revoked token" in said, said
 

@@ -7,7 +7,6 @@ import os
 import signal
 
 import pytest
-
 from tests.faults import pooler, scenarios
 from tests.faults.fleet import Fleet
 from tests.faults.pooler import Pooler

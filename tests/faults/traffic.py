@@ -1,4 +1,4 @@
-"""What goes on while faults happen: checks, creations and revokes, with a ledger that knows what may never be allowed."""
+"""What goes on while faults happen: checks, creations and revokes, and a ledger of what may never be allowed."""
 
 from __future__ import annotations
 

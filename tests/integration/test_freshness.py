@@ -63,6 +63,13 @@ async def ask(
     return answer.decision.reason
 
 
+async def ask_on(point: Replica, secret: str) -> None:
+    """Until something is wrong."""
+    for _ in range(200):
+        await ask(point, secret)
+        await asyncio.sleep(0.02)
+
+
 async def until(point: Replica, secret: str, wanted: Reason, seconds: float = 3.0) -> None:
     async with asyncio.timeout(seconds):
         while await ask(point, secret) is not wanted:
@@ -142,9 +149,7 @@ async def test_a_history_that_went_back_is_rewound_until_a_new_epoch(database, o
         )
         await conn.execute(text("update token set revoked_at = null"))
     with pytest.raises(RewoundError):
-        for _ in range(200):
-            await ask(one, secret)
-            await asyncio.sleep(0.02)
+        await ask_on(one, secret)
     async with database.transaction() as conn:
         await begin_epoch(conn)
     async with asyncio.timeout(5):
@@ -174,9 +179,7 @@ async def test_a_tail_that_was_lost_and_written_anew_is_rewound(database, one):
     with contextlib.suppress(DatabaseUnavailableError):
         await one.follower.start()
     with pytest.raises(RewoundError):
-        for _ in range(200):
-            await ask(one, secret)
-            await asyncio.sleep(0.02)
+        await ask_on(one, secret)
 
 
 async def test_a_replica_outlives_a_pruned_log(database, one):
@@ -192,6 +195,31 @@ async def test_a_replica_outlives_a_pruned_log(database, one):
     await one.follower.start()
     await until(one, secret, Reason.TOKEN_REVOKED)
     assert not one.follower.rewound
+
+
+async def test_a_replica_at_the_very_first_revision_outlives_a_pruned_log(database_url):
+    """What was pruned before it looked again is not what it has applied, although it has applied nothing yet."""
+    database = Database(database_url)
+    async with replica(database_url, [CATALOG]) as new:
+        assert new.follower.applied.revision == 0
+        await new.follower.stop()
+        await import_lines(database)
+        for _ in range(3):
+            spare, _ = await issue(database)
+            await revoke(database, spare.id)
+        async with database.transaction() as conn:
+            await prune_log(conn, keep=1)
+        await new.follower.start()
+        assert new.follower.counts.resets == 1
+    await database.close()
+
+
+async def test_a_replica_that_was_stopped_decides_nothing(database, one):
+    _, secret = await issue(database)
+    assert await ask(one, secret) is Reason.GRANTED
+    await one.follower.stop()
+    with pytest.raises(StaleError):
+        await ask(one, secret)
 
 
 async def test_a_slow_load_does_not_put_back_what_was_dropped(database, database_url, one):

@@ -222,7 +222,10 @@ async def test_a_gateway_whose_url_is_not_in_order_is_refused(gate):
 
 
 async def test_a_secret_in_the_clients_url_is_refused(gate):
-    for path in (f"/api/v4/version?private_token={gate.secret}", "/api/v4/version?t=" + gate.secret.replace("_", "%5f")):
+    for path in (
+        f"/api/v4/version?private_token={gate.secret}",
+        "/api/v4/version?t=" + gate.secret.replace("_", "%5f"),
+    ):
         answer = await gate.ask(path=path)
         assert (answer.status_code, answer.json()["reason"]) == (403, "secret_in_url")
 

@@ -114,8 +114,10 @@ def bodies(secret: str, route: str) -> list[bytes]:
         found = [json.dumps({"token": SECRET, "catalog": "gitlab", "items": items}).encode() for items in MANY]
         found += [
             json.dumps({"token": SECRET, "items": MANY[0]}).encode(),
-            (b'{"token": "<secret>", "catalog": "gitlab", "items": [], "items": [{"resource": "job", "action": "read", '
-            b'"target": "acme/web"}]}'),
+            (
+                b'{"token": "<secret>", "catalog": "gitlab", "items": [], '
+                b'"items": [{"resource": "job", "action": "read", "target": "acme/web"}]}'
+            ),
         ]
     return [body.replace(SECRET.encode(), secret.encode()) for body in found]
 

@@ -27,11 +27,15 @@ NEVER_ASKED_FOR = ("directory:import", "token:create_any", "decision:evaluate", 
 
 
 class TokenDrawer:
-    """`start` is database time when the machine began: dates lie half an hour off the whole hours from it."""
+    """`start` is database time at the beginning: dates lie half an hour off the whole hours from it.
 
-    def __init__(self, random: Random, start: datetime) -> None:
+    `near` is the share of what is drawn from what the issuer holds.
+    """
+
+    def __init__(self, random: Random, start: datetime, near: float = 0.7) -> None:
         self._random = random
         self._start = start
+        self._near = near
 
     def _chance(self, share: float) -> bool:
         return self._random.random() < share
@@ -39,7 +43,7 @@ class TokenDrawer:
     def draw(self, rows: Rows, issuer: Token, candidates: Sequence[Token]) -> dict[str, Any]:
         """One body; `candidates` may be named as parents."""
         name = self._random.choice(("forge", "forge", "forge", "gate", "hub", "orders", "authz"))
-        if self._chance(0.7):
+        if self._chance(self._near):
             name = self._random.choice(list(issuer.catalogs))
         versions = [catalog for catalog in rows.catalogs if catalog.name == name]
         own = [catalog for catalog in versions if issuer.catalogs.get(name) == catalog.version]
@@ -51,7 +55,8 @@ class TokenDrawer:
         if catalog.upstream:
             wanted["owner"] = self._random.choice(UPSTREAM_OWNERS)
         elif self._chance(0.5):
-            wanted["owner"] = self._random.choice([user.username for user in rows.users] or ["dana"])
+            robots = [user.username for user in rows.users if user.service_account] if self._chance(self._near) else []
+            wanted["owner"] = self._random.choice(robots or [user.username for user in rows.users])
         if catalog.bundles and self._chance(0.2):
             return wanted | self._rest(rows, candidates) | self._legacy(catalog)
         if catalog.single_owner:
@@ -84,7 +89,7 @@ class TokenDrawer:
         return moment.isoformat().replace("+00:00", "Z")
 
     def _scope(self, rows: Rows, catalog: Catalog, held: Sequence[Scope]) -> dict[str, Any]:
-        if held and self._chance(0.7):
+        if held and self._chance(self._near):
             return self._part_of(rows, catalog, self._random.choice(held))
         kind = self._random.choice((*ReachKind, ReachKind.SELECTED, ReachKind.SELECTED, ReachKind.SELECTED))
         reach: dict[str, Any] = {"kind": kind.value}
@@ -116,7 +121,10 @@ class TokenDrawer:
         reach: dict[str, Any] = {"kind": scope.reach.kind.value}
         if scope.reach.kind is ReachKind.SELECTED or self._chance(0.3):
             nodes = self._below(rows, scope.reach.nodes) or self._nodes(rows, catalog)
-            reach = {"kind": "selected", "nodes": self._random.sample(nodes, min(len(nodes), self._random.randint(1, 2)))}
+            reach = {
+                "kind": "selected",
+                "nodes": self._random.sample(nodes, min(len(nodes), self._random.randint(1, 2))),
+            }
         return {"reach": reach, "permissions": self._some(catalog, names, reach)}
 
     def _below(self, rows: Rows, nodes: Sequence[NodeId]) -> list[str]:
@@ -139,16 +147,17 @@ class TokenDrawer:
 
 
 def _text(rows: Rows, node: Node, *, by_id: bool = False) -> str:
-    if (by_id or node.name.startswith("~")) and node.external_id is not None:
+    path = path_of(rows, node)
+    if (by_id or "~" in path) and node.external_id is not None:
         return f"{node.kind.value}:{node.external_id}"
-    return f"{node.kind.value}:{path_of(rows, node)}"
+    return f"{node.kind.value}:{path}"
 
 
 def managers(rows: Rows) -> list[dict[str, Any]]:
     """Bodies for an admin: a token for each active user that issues, reads and revokes their own, and holds something."""
     found: list[dict[str, Any]] = []
     for user in rows.users:
-        if user.state is not UserState.ACTIVE or user.username in ("root", "gateway"):
+        if user.state is not UserState.ACTIVE or user.username in ("root", "gateway") or user.username.startswith("~"):
             continue
         groups = [_text(rows, node) for node in rows.nodes if node.kind is NodeKind.GROUP]
         memberships = {"kind": "all_memberships"}
@@ -160,7 +169,8 @@ def managers(rows: Rows) -> list[dict[str, Any]]:
                     _authz({"kind": "user"}, "token:create", "token:read", "token:revoke"),
                     _authz({"kind": "selected", "nodes": groups}, "token:create", "token:read", "token:revoke"),
                     _of("forge", memberships, "issue:read", "issue:write", "code:read", "code:write", "runner:read"),
-                    _of("forge", {"kind": "selected", "nodes": groups[:2]}, "issue:read", "team:write", "code:write"),
+                    _of("forge", {"kind": "selected", "nodes": groups[:4]}, "issue:write", "team:write", "code:write"),
+                    _of("gate", {"kind": "selected", "nodes": groups[:4]}, "door:open", "door:shut", "door:knock"),
                     _of("forge", {"kind": "user"}, "key:read", "package:read"),
                     _of("forge", {"kind": "personal_projects"}, "code:write"),
                     _of("gate", memberships, "door:open", "door:read", "door:knock", "door:shut"),

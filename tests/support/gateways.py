@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "deploy" / "gateways"
@@ -75,9 +75,9 @@ def upstream() -> Iterator[Upstream]:
             if self.command != "HEAD":
                 self.wfile.write(text)
 
-        do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _answer
+        do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _answer  # noqa: N815 - the library's names
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, *args: object) -> None:
             """Quiet."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -114,7 +114,12 @@ class Client:
         self.connections = 0
 
     def send(
-        self, method: str, target: str, headers: Sequence[tuple[str, str]] = (), body: bytes = b"", seconds: float = 20.0
+        self,
+        method: str,
+        target: str,
+        headers: Sequence[tuple[str, str]] = (),
+        body: bytes = b"",
+        seconds: float = 20.0,
     ) -> Answer:
         lines = [f"{method} {target} HTTP/1.1", "Host: api.test", *(f"{name}: {value}" for name, value in headers)]
         if body:
@@ -147,7 +152,7 @@ class Client:
             self._socket.close()
             self._socket = None
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -176,7 +181,6 @@ class Kind:
     name: str
     missing: Callable[[], str | None]
     write: Callable[[Path, Places], Sequence[str]]
-    env: Mapping[str, str] = field(default_factory=dict)
 
 
 def fill(sample: str, changes: Mapping[str, str]) -> str:
@@ -215,8 +219,63 @@ def _nginx(folder: Path, places: Places) -> Sequence[str]:
     return [shutil.which("nginx", path=_PATH) or "nginx", "-p", str(folder), "-c", str(folder / "nginx.conf")]
 
 
+def _caddy(folder: Path, places: Places) -> Sequence[str]:
+    changes = {
+        ":8000 {": f":{places.listen} {{",
+        "127.0.0.1:8080": f"127.0.0.1:{places.pdp}",
+        "127.0.0.1:3000": f"127.0.0.1:{places.api}",
+        "catalog=orders": f"catalog={places.catalog}",
+    }
+    # The admin interface has one port for all of a machine's Caddys.
+    (folder / "Caddyfile").write_text("{\n\tadmin off\n\tauto_https off\n}\n" + fill("Caddyfile", changes))
+    return [str(_CADDY), "run", "--config", str(folder / "Caddyfile"), "--adapter", "caddyfile"]
+
+
+def _haproxy(folder: Path, places: Places) -> Sequence[str]:
+    changes = {
+        "bind 127.0.0.1:8000": f"bind 127.0.0.1:{places.listen}",
+        "127.0.0.1:8080": f"127.0.0.1:{places.pdp}",
+        "127.0.0.1:3000": f"127.0.0.1:{places.api}",
+        "catalog=orders": f"catalog={places.catalog}",
+        "/etc/haproxy/authz.lua": str(SAMPLES / "authz.lua"),
+    }
+    (folder / "haproxy.cfg").write_text(fill("haproxy.cfg", changes))
+    return [shutil.which("haproxy", path=_PATH) or "haproxy", "-db", "-f", str(folder / "haproxy.cfg")]
+
+
+def _envoy(sample: str) -> Callable[[Path, Places], Sequence[str]]:
+    def write(folder: Path, places: Places) -> Sequence[str]:
+        changes = {
+            "port_value: 8000": f"port_value: {places.listen}",
+            "port_value: 3000": f"port_value: {places.api}",
+            'value: "orders"': f'value: "{places.catalog}"',
+            'value: ""': f'value: "{places.token}"',
+        }
+        changes |= (
+            {"port_value: 8080": f"port_value: {places.pdp}"}
+            if sample == "envoy.yaml"
+            else {"port_value: 9001": f"port_value: {places.grpc}"}
+        )
+        (folder / "envoy.yaml").write_text(fill(sample, changes))
+        options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warn"]
+        return [str(_ENVOY), "-c", str(folder / "envoy.yaml"), *options]
+
+    return write
+
+
+def _no_file(program: Path) -> Callable[[], str | None]:
+    return lambda: None if program.exists() else f"`{program.name}` is not installed: run tools/install_gateways.sh"
+
+
+_CADDY = INSTALLED / "caddy" / "bin" / "caddy"
+_ENVOY = INSTALLED / "envoy" / "envoy" / "_bin" / "envoy"
+
 NGINX = Kind("nginx", lambda: _not_installed("nginx"), _nginx)
-KINDS = (NGINX,)
+CADDY = Kind("caddy", _no_file(_CADDY), _caddy)
+HAPROXY = Kind("haproxy", lambda: _not_installed("haproxy"), _haproxy)
+ENVOY = Kind("envoy", _no_file(_ENVOY), _envoy("envoy.yaml"))
+ENVOY_GRPC = Kind("envoy-grpc", _no_file(_ENVOY), _envoy("envoy-grpc.yaml"))
+KINDS = (NGINX, CADDY, HAPROXY, ENVOY, ENVOY_GRPC)
 
 
 @dataclass
@@ -242,7 +301,12 @@ def running(kind: Kind, folder: Path, places: Places) -> Iterator[Gateway]:
     command = kind.write(folder, places)
     with (folder / "output.txt").open("wb") as output:
         process = subprocess.Popen(
-            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=_environment(kind, folder)
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=_environment(folder, places),
         )
     found = Gateway(kind, places, folder)
     try:
@@ -257,8 +321,8 @@ def running(kind: Kind, folder: Path, places: Places) -> Iterator[Gateway]:
             process.wait()
 
 
-def _environment(kind: Kind, folder: Path) -> dict[str, str]:
-    return {"PATH": _PATH, "HOME": str(folder), **kind.env}
+def _environment(folder: Path, places: Places) -> dict[str, str]:
+    return {"PATH": _PATH, "HOME": str(folder), "AUTHZ_GATEWAY_TOKEN": places.token}
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes], gateway: Gateway) -> None:

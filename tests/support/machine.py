@@ -15,7 +15,7 @@ import httpx
 from tests.property.questions import Questioner
 from tests.reference import naive
 from tests.reference.rows import Rows
-from tests.support.answers import read_answer, told
+from tests.support.answers import compared, read_answer, told
 from tests.support.asked_for import TokenDrawer, managers
 from tests.support.asking import Asked, Interview, askable, grouped, item_of
 from tests.support.forge import FORGE_2
@@ -27,12 +27,12 @@ from tests.support.upheaval import Upheaval
 
 from authz_service.catalog.model import Catalog
 from authz_service.directory.model import Node, NodeId, NodeKind, UserState
-from authz_service.engine.model import PermissionRequest, Request
+from authz_service.engine.model import Decision, PermissionRequest, Request
 from authz_service.store.changes import format_revision
 from authz_service.tokens.model import Token, TokenId
 
-POOL = 60
-"""How many questions are remembered, to be asked again after the world has changed."""
+POOL = 150
+"""How many questions are remembered, to be asked again when their answer has changed, and now and then."""
 FEW, MANY = 8, 24
 """How many living tokens are too few, and enough."""
 
@@ -97,6 +97,7 @@ class Machine:
         self.secrets: dict[TokenId, str] = {}
         self.ledger = Ledger()
         self.pool: list[Asked] = []
+        self.answers: dict[Asked, Decision] = {}
         self.log: list[str] = []
         self.counts: Counter[str] = Counter()
         self.told_to_revoke: set[TokenId] = set()
@@ -215,7 +216,9 @@ class Machine:
             bodies = managers(self.rows)
             body = self.random.choice(bodies) if bodies and self.random.random() < 0.3 else body
             return lambda: self._issue(side, self.pair.admin, body)
-        return lambda: self._issue_at_most(side, issuer, body) if alone else self._issue(side, self.secrets[issuer.id], body)
+        return lambda: (
+            self._issue_at_most(side, issuer, body) if alone else self._issue(side, self.secrets[issuer.id], body)
+        )
 
     def _is_admins(self, token: Token) -> bool:
         return any("token:create_any" in scope.permissions for scope in token.scopes) and token.id not in self.secrets
@@ -263,9 +266,7 @@ class Machine:
         if draw < 0.7:
             return lambda: self._revoke(side, token, self.secrets[token.id], "/v1/self", 200, 401)
         other = self.random.choice(alive)
-        return lambda: self._revoke(
-            side, token, self.secrets[other.id], f"/v1/tokens/{token.id}", 200, 401, 403, 404
-        )
+        return lambda: self._revoke(side, token, self.secrets[other.id], f"/v1/tokens/{token.id}", 200, 401, 403, 404)
 
     async def _revoke(self, side: Side, token: Token, secret: str, path: str, *statuses: int) -> None:
         answer = await side.call("DELETE", path, secret)
@@ -298,36 +299,36 @@ class Machine:
         assert self.told_to_revoke <= self.ledger.revoked, f"a revoke was forgotten\n{self.context}"
 
     async def ask(self) -> None:
+        """New questions, those whose answer is another now, and some of which nothing should have changed."""
+        interview = Interview(self.pair, self.secrets, self.reading, self.context, self.counts)
         fresh = self._questions(8)
+        changed = self._changed(interview)
         alive = {token.id for token in self._alive()}
         living = [asked for asked in self.pool if asked.token in alive]
         others = [asked for asked in self.pool if asked.token not in alive]
-        questions = [
-            *fresh,
-            *self.random.sample(living, min(len(living), 24)),
-            *self.random.sample(others, min(len(others), 6)),
-        ]
-        interview = Interview(self.pair, self.secrets, self.reading, self.context, self.counts)
+        old = self.random.sample(living, min(len(living), 20)) + self.random.sample(others, min(len(others), 4))
+        questions = list(dict.fromkeys([*changed, *fresh, *old]))
         bare = [asked for asked in questions if asked.bare]
-        singles = bare[:4]
-        batches = [group for group in grouped(asked for asked in bare if asked.plain)][:6]
-        consistent, own = self.random.choice(bare or self.pool), bare[1:3]
-
-        async def ask_side(side: Side) -> None:
-            for asked in singles:
+        asked_alone = list(dict.fromkeys([*(asked for asked in changed if asked.bare), *bare[:3]]))
+        batches = grouped(asked for asked in bare if asked.plain)[:5]
+        for side in self.pair.sides:
+            for asked in asked_alone:
                 await interview.single(side, asked)
             for group in batches:
                 await interview.batch(side, group)
-            if consistent.bare:
-                await interview.consistent(side, consistent)
-            for asked in own:
+            for asked in bare[:2]:
                 await interview.itself(side, asked)
+            for asked in bare[-1:]:
+                await interview.consistent(side, asked)
             for group in grouped(asked for asked in questions if not asked.bare)[:8]:
                 await interview.point(side.point, group, f"replica {self.pair.sides.index(side) + 1}")
+        self.pool = list(dict.fromkeys([*self.pool, *fresh]))[-POOL:]
+        self.answers = {asked: interview.expected(asked) for asked in self.pool}
 
-        for side in self.pair.sides:
-            await ask_side(side)
-        self.pool = (self.pool + fresh)[-POOL:]
+    def _changed(self, interview: Interview) -> list[Asked]:
+        found = [asked for asked in self.pool if compared(interview.expected(asked)) != compared(self.answers[asked])]
+        self.counts["changed"] += len(found)
+        return self.random.sample(found, min(len(found), 12))
 
     async def ask_a_newcomer(self) -> None:
         """What was remembered gives no other answers than what is read anew."""
@@ -349,9 +350,15 @@ class Machine:
             rows = replace(self.rows, tokens=kept)
             world = MemoryWorld(self.rows)
             drawn = Questioner(self.random, rows).ask(count, lambda *asked: decide_in(world, *asked).allowed)
-            found += [askable(token, request) for token, request in drawn]
+            found += [self._plainly(askable(token, request)) for token, request in drawn]
         found += [self._about_management(catalogs["authz", 1]) for _ in range(2) if self.secrets]
         return found
+
+    def _plainly(self, asked: Asked) -> Asked:
+        """Bare questions mostly come without anything beside them: else the short way would never be asked."""
+        if not asked.bare or self.random.random() < 0.3:
+            return asked
+        return replace(asked, request=replace(asked.request, attributes={}, client_address=None, version=None))
 
     def _about_management(self, catalog: Catalog) -> Asked:
         token = self.random.choice(list(self.secrets))

@@ -51,7 +51,9 @@ async def read_all(database: Database) -> Reading:
         nodes = [_node(row) for row in await _select(conn, "select * from node where deleted_at is null order by id")]
         users = [
             _user(row)
-            for row in await _select(conn, "select n.name, a.* from account a join node n on n.id = a.node_id order by 1")
+            for row in await _select(
+                conn, "select n.name, a.* from account a join node n on n.id = a.node_id order by 1"
+            )
         ]
         memberships = [
             (row["user_id"], row["node_id"], row["role"])
@@ -177,7 +179,9 @@ async def put_rows(database: Database, rows: Rows, peppers: Peppers) -> Stored:
             secrets[token.id] = secret.reveal()
         for token in rows.tokens:
             await conn.execute(
-                text("update token set created_at = coalesce(:created, created_at), revoked_at = :revoked where id = :id"),
+                text(
+                    "update token set created_at = coalesce(:created, created_at), revoked_at = :revoked where id = :id"
+                ),
                 {"created": token.created_at, "revoked": token.revoked_at, "id": token.id},
             )
     gone = [user for user in rows.users if user.state is UserState.DELETED]

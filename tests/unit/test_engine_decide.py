@@ -146,15 +146,18 @@ def test_a_condition_of_a_permission_keeps_its_catalog_from_being_remembered_by_
 
 
 @pytest.mark.parametrize(
-    ("admin", "target", "allowed"),
+    ("admin", "stranger", "target", "allowed"),
     [
-        (False, "instance", {"free:read"}),
-        (True, "instance", {"free:read", "license:read"}),
-        (False, "project:acme/web", {"free:read"}),
-        (True, "project:acme/web", {"free:read", "license:read"}),
+        (False, False, "instance", {"free:read"}),
+        (True, False, "instance", {"free:read", "license:read"}),
+        (False, False, "project:acme/web", {"free:read"}),
+        (True, True, "project:acme/web", {"free:read", "license:read"}),
+        (False, True, "project:acme/web", set()),
     ],
 )
-def test_what_is_remembered_of_a_place_knows_admins_and_roles(admin: bool, target: str, allowed: set[str]):
+def test_what_is_remembered_of_a_place_knows_admins_and_roles(
+    admin: bool, stranger: bool, target: str, allowed: set[str]
+):
     instance, place = NodeKind.INSTANCE, NodeKind.PROJECT
     catalog = builders.catalog(
         builders.permission("license:read", 0, boundaries={instance: None, place: "owner"}),
@@ -164,7 +167,8 @@ def test_what_is_remembered_of_a_place_knows_admins_and_roles(admin: bool, targe
     user, home = builders.account("erin", admin=admin)
     names = ("license:read", "free:read", "key:read")
     token = builders.token(user, builders.scope(*names, on=(ACME,)), Scope("forge", Reach(ReachKind.INSTANCE), names))
-    rows = builders.rows(catalog, (user, home), ACME, WEB, token, members=((user, ACME, "member"),))
+    members = () if stranger else ((user, ACME, "member"),)
+    rows = builders.rows(catalog, (user, home), ACME, WEB, token, members=members)
     case = open_case(token, catalog, MemoryWorld(rows), builders.ask(target=target))
     found = case.places.parse(target)
     assert found is not None

@@ -42,6 +42,7 @@ def lines() -> Iterator[io.StringIO]:
         "bearer some-other-scheme-of-secret",
         "postgresql://authz:hush@db/authz",
     ],
+    ids=range(9),  # a secret is another in each process, and all of them must name the tests alike
 )
 def test_what_looks_like_a_secret_does_not_reach_the_log(text, lines):
     logger().warning("an event", detail=text)

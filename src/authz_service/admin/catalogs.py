@@ -14,14 +14,12 @@ from authz_service.admin.management import Actor, Management
 from authz_service.catalog.model import (
     BOUNDARIES,
     Catalog,
-    Item,
     Operation,
     OperationKind,
     Permission,
     RequirementSet,
-    Target,
-    TargetKind,
 )
+from authz_service.catalog.words import format_target_rule, say_target
 from authz_service.errors import NotFoundError
 from authz_service.pdp.check import parse_catalog
 from authz_service.store import changes
@@ -48,7 +46,7 @@ async def show_catalog(management: Management, actor: Actor, label: str) -> Mapp
     """One version with its permissions by category; `gitlab` is the newest. Raises NotFoundError, ForbiddenError."""
     async with management.database.snapshot() as conn:
         await (await Authority.open(conn, management, actor, hold=False)).require(READ)
-        catalog = await _find(conn, management, label)
+        catalog = await find_catalog(conn, management, label)
         versions = (await management.shelf.versions(conn))[catalog.name]
         categories: dict[str, list[dict[str, Any]]] = {}
         for permission in catalog.permissions:
@@ -84,13 +82,13 @@ async def list_operations(management: Management, actor: Actor, label: str, quer
     """One page of a version's operations, in the order of the catalog. Raises NotFoundError, ForbiddenError."""
     async with management.database.snapshot() as conn:
         await (await Authority.open(conn, management, actor, hold=False)).require(READ)
-        catalog = await _find(conn, management, label)
+        catalog = await find_catalog(conn, management, label)
         found = [one for one in catalog.operations.values() if _matches(one, query)]
-        start = _read_cursor(query.cursor, catalog)
+        start = read_place(query.cursor, _ORDER, catalog.label)
         page = found[start : start + query.limit]
         more = start + query.limit < len(found)
         return {
-            "items": [_describe_operation(one) for one in page],
+            "items": [describe_operation(catalog, one) for one in page],
             "next_cursor": write_cursor(_ORDER, catalog.label, str(start + query.limit)) if more else None,
             "total": len(found),
             "catalog": catalog.label,
@@ -98,7 +96,8 @@ async def list_operations(management: Management, actor: Actor, label: str, quer
         }
 
 
-async def _find(conn: AsyncConnection, management: Management, label: str) -> Catalog:
+async def find_catalog(conn: AsyncConnection, management: Management, label: str) -> Catalog:
+    """By name, the newest version, or by `name@version`. Raises NotFoundError."""
     name, version = parse_catalog(label)
     catalog = await management.shelf.find(conn, name, version)
     if catalog is None:
@@ -106,12 +105,12 @@ async def _find(conn: AsyncConnection, management: Management, label: str) -> Ca
     return catalog
 
 
-def _read_cursor(cursor: str | None, catalog: Catalog) -> int:
+def read_place(cursor: str | None, order: str, of: str) -> int:
+    """Where a list goes on. A version never changes, so that a number is a place for ever; elsewhere it is refused."""
     if cursor is None:
         return 0
-    label, start = read_cursor(cursor, _ORDER, 2)
-    # A version never changes, so that a number is a place for ever; in another version it would be any place.
-    if label != catalog.label or not (start.isascii() and start.isdigit() and len(start) < 9):
+    known, start = read_cursor(cursor, order, 2)
+    if known != of or not (start.isascii() and start.isdigit() and len(start) < 9):
         raise bad_cursor()
     return int(start)
 
@@ -147,7 +146,10 @@ def _describe_permission(permission: Permission) -> dict[str, Any]:
     }
 
 
-def _describe_operation(operation: Operation) -> dict[str, Any]:
+def describe_operation(
+    catalog: Catalog, operation: Operation, parameters: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """With a request's parameters, its needs name the places that they name."""
     return {
         "id": operation.id,
         "kind": operation.kind.value,
@@ -156,35 +158,24 @@ def _describe_operation(operation: Operation) -> dict[str, Any]:
         "open": operation.open,
         "public_read": operation.public_read,
         "closed": operation.closed,
-        "needs": [_describe_set(one) for one in operation.sets],
+        "needs": [_describe_set(catalog, one, parameters) for one in operation.sets],
     }
 
 
-def _describe_set(one: RequirementSet) -> dict[str, Any]:
+def _describe_set(catalog: Catalog, one: RequirementSet, parameters: Mapping[str, str] | None) -> dict[str, Any]:
     return {
-        "all_of": [_describe_item(item) for item in one.items],
+        "all_of": [
+            {
+                "permission": item.permission,
+                "boundary": item.boundary.value,
+                "target": format_target_rule(item.target),
+                "where": say_target(catalog, item, parameters),
+            }
+            for item in one.items
+        ],
         "when": _condition(one.when),
         "min_role": one.min_role,
     }
-
-
-def _describe_item(item: Item) -> dict[str, Any]:
-    return {"permission": item.permission, "boundary": item.boundary.value, "target": _describe_target(item.target)}
-
-
-def _describe_target(target: Target) -> str:
-    """In the words of the catalog's format: `project {id}`, `self`, `instance`, `below group {id}`."""
-    parameters = "/".join(f"{{{name}}}" for name in target.parameters)
-    named = f"{target.names.value} {parameters}" if target.names is not None else parameters
-    match target.kind:
-        case TargetKind.PARAMETER:
-            return named
-        case TargetKind.BELOW:
-            return f"below {named or 'self'}"
-        case TargetKind.SELF if target.owner_is is not None:
-            return f"self, who must be {{{target.owner_is}}}"
-        case kind:
-            return kind.value
 
 
 def _condition(condition: Iterable[tuple[str, object]]) -> dict[str, Any]:

@@ -100,6 +100,7 @@ class Follower:
         self._answered = 0
         self._waiters = 0
         self._awaited = False
+        self._lost = False
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -254,6 +255,7 @@ class Follower:
         self._awaited = False
         self.clock.set(clock, sent_at)
         self._proof = sent_at
+        self.rewound = self._lost
         usable = not (self.rewound or self._stopping.is_set())
         self.deadline = sent_at + self.settings.max_staleness if usable else float("-inf")
         self._answered = number
@@ -281,7 +283,7 @@ class Follower:
             return self._restart(poll)
         if tip != self._tip:
             return self._rewind()
-        self.rewound = False
+        self._lost = False
         changes = poll.changes[len(known) :]
         self._journal.apply(changes)
         self.counts.changes += len(changes)
@@ -306,14 +308,15 @@ class Follower:
         if not self.rewound:
             self.counts.rewinds += 1
             self._forget()
-        self.rewound = True
+        self.rewound = self._lost = True
+        self.deadline = float("-inf")
         return True
 
     def _restart(self, poll: Poll) -> bool:
         """Forget everything and begin at the head."""
         if self.applied is not None:
             self.counts.resets += 1
-        self.rewound = False
+        self._lost = False
         self._awaited = True
         self._journal.restart(poll.head.revision)
         self.applied = poll.head

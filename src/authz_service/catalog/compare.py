@@ -142,8 +142,9 @@ def _role(role: Role) -> Aspects:
 def _permission(permission: Permission) -> Aspects:
     return {
         **{
-            f"at {boundary.value}": f"min_role {permission.boundaries[boundary] or 'left out'}"
+            f"at {boundary.value}": "yes" if role is None else f"min_role {role}"
             for boundary in BOUNDARIES
+            for role in [permission.boundaries.get(boundary)]
             if boundary in permission.boundaries
         },
         "implies": _list(sorted(permission.implies)),

@@ -181,8 +181,9 @@ class _Writer:
             lines.append(f"  {resource}:")
             for action, positions in actions.items():
                 lines += [f"    {action}:", "      project: |"]
+                width = min(60, max(len(kept[position].text) for position in positions))
                 for position in positions:
-                    lines.append(f"        {kept[position].text}{_remark(kept[position].call)}")
+                    lines.append(f"        {kept[position].text.ljust(width)}{_remark(kept[position].call)}")
                     at[len(lines)] = position
         lines += [f"# left out: {one_line(each.call.id)}: {' '.join(each.why.split())}" for each in left_out]
         return "\n".join(line.rstrip() for line in lines) + "\n", at
@@ -192,14 +193,14 @@ class _Writer:
         yield "version: 1"
         if self._api.title:
             yield f"title: {json.dumps(self._api.title, ensure_ascii=False)}"
-        yield "owner_check: upstream           # the API knows its owners and places itself: no directory is needed"
+        yield "owner_check: upstream".ljust(34) + "# the API knows its owners and places itself: no directory is needed"
         server = self._api.server
         if server is None:
-            yield "# base_path: /api             # undecided: the document's server has variables"
+            yield "# base_path: /api".ljust(34) + "# undecided: the document's server has variables"
         elif server and _BASE.fullmatch(server):
             yield f"base_path: {server}"
         elif server:
-            yield f"# base_path                   # undecided: `{one_line(server)}` cannot be written as one"
+            yield "# base_path: /api".ljust(34) + f"# undecided: `{one_line(server)}` cannot be written as one"
 
 
 def _targets(kept: Iterable[_Drafted]) -> Iterator[str]:

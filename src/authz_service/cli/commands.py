@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from authz_service import __version__
-from authz_service.cli import asking, exits, manage, operate
+from authz_service.cli import asking, catalog, exits, manage, operate
 from authz_service.cli.options import CatalogName, OutputKind, TokenFile, Url
 from authz_service.cli.printing import Output, UsageFault, complain
 from authz_service.cli.restored import restored
@@ -27,7 +27,7 @@ app: Final = typer.Typer(
 )
 app.add_typer(manage.tokens, name="token")
 app.add_typer(manage.directory, name="directory")
-app.add_typer(manage.catalogs, name="catalog")
+app.add_typer(catalog.catalogs, name="catalog")
 operate.register(app)
 app.command()(restored)
 

@@ -1,4 +1,4 @@
-"""`token`, `directory`, `catalog`: what the HTTP surface manages, by AUTHZ_URL and AUTHZ_TOKEN."""
+"""`token`, `directory`: what the HTTP surface manages, by AUTHZ_URL and AUTHZ_TOKEN."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from authz_service.client.wire import Call
 
 tokens: Final = typer.Typer(help="Issue, list, show and revoke tokens.", no_args_is_help=True)
 directory: Final = typer.Typer(help="Groups, projects, users, memberships.", no_args_is_help=True)
-catalogs: Final = typer.Typer(help="What each API's permissions are.", no_args_is_help=True)
 
 _DAYS: Final = re.compile(r"([0-9]{1,5})d")
 _PAGE: Final = 100
@@ -117,13 +116,13 @@ def list_tokens(
 ) -> None:
     """List the tokens that you may see, all of them."""
     with connect(url, token_file) as client:
-        found = list(_pages(client, "/v1/tokens", {"owner": owner, "state": state, "search": search}))
+        found = list(pages(client, "/v1/tokens", {"owner": owner, "state": state, "search": search}))
     if output is Output.JSON:
         print_json(found)
         return
     columns = ("id", "name", "owner", "kind", "state", "expires_at", "last_used_at")
     print_table(
-        [column.replace("_", " ") for column in columns], [[_shown(one.get(key)) for key in columns] for one in found]
+        [column.replace("_", " ") for column in columns], [[cell(one.get(key)) for key in columns] for one in found]
     )
 
 
@@ -163,7 +162,7 @@ def import_directory(
     output: OutputKind = Output.TABLE,
 ) -> None:
     """Bring groups, projects, users and memberships up to date: the whole file, or nothing of it."""
-    body = _read_bytes(file)
+    body = read_bytes(file)
     call = Call(
         "POST",
         "/v1/directory/import",
@@ -180,66 +179,7 @@ def import_directory(
     print_table(("what", "how many"), [(what.replace("_", " "), many) for what, many in counts.items()])
 
 
-@catalogs.command("list")
-def list_catalogs(url: Url = None, token_file: TokenFile = None, output: OutputKind = Output.TABLE) -> None:
-    """List the catalogs."""
-    with connect(url, token_file) as client:
-        found = list(_pages(client, "/v1/catalogs", {}))
-    if output is Output.JSON:
-        print_json(found)
-        return
-    columns = ("name", "title", "versions", "permissions", "operations", "owner_check")
-    print_table(
-        [column.replace("_", " ") for column in columns], [[_shown(one.get(key)) for key in columns] for one in found]
-    )
-
-
-@catalogs.command("show")
-def show_catalog(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="`gitlab`, or `gitlab@1`")],
-    url: Url = None,
-    token_file: TokenFile = None,
-    output: OutputKind = Output.TABLE,
-) -> None:
-    """Show one catalog."""
-    with connect(url, token_file) as client:
-        found = client.document(Call("GET", f"/v1/catalogs/{quote(name, safe='@')}"))
-    if output is Output.JSON:
-        print_json(found)
-        return
-    print_table(
-        ("category", "permission", "where", "what for"),
-        [
-            (
-                category["name"].replace("_", " "),
-                permission["name"],
-                ", ".join(one["boundary"] for one in permission["boundaries"]),
-                permission["description"],
-            )
-            for category in found["categories"]
-            for permission in category["permissions"]
-        ],
-    )
-
-
-@catalogs.command("check")
-def check_catalog(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="a catalog in YAML; `-` is standard input")],
-) -> None:
-    """Say what is wrong with a catalog's file, all of it, by line. Asks no service."""
-    from authz_service.catalog.loader import load_catalog
-
-    try:
-        text = _read_bytes(file).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UsageFault(f"`{file}` is no text in UTF-8") from error
-    catalog = load_catalog(text, file=str(file))
-    print_note(
-        f"{catalog.label}: {len(catalog.permissions)} permissions, {len(catalog.operations)} operations, no fault"
-    )
-
-
-def _pages(client: Client, path: str, wanted: Mapping[str, str | None]) -> Iterator[dict[str, Any]]:
+def pages(client: Client, path: str, wanted: Mapping[str, str | None]) -> Iterator[dict[str, Any]]:
     """Every item of a list, page by page: never silently cut."""
     params = {key: value for key, value in wanted.items() if value is not None} | {"limit": str(_PAGE)}
     while True:
@@ -251,7 +191,8 @@ def _pages(client: Client, path: str, wanted: Mapping[str, str | None]) -> Itera
         params["cursor"] = cursor
 
 
-def _shown(value: object) -> str:
+def cell(value: object) -> str:
+    """A value of a document as a table shows it."""
     match value:
         case None:
             return ""
@@ -268,12 +209,13 @@ def _shown(value: object) -> str:
 
 def _read_json(file: Path) -> Any:
     try:
-        return msgspec.json.decode(_read_bytes(file))
+        return msgspec.json.decode(read_bytes(file))
     except msgspec.DecodeError as error:
         raise UsageFault(f"`{file}` is no JSON: {error}") from error
 
 
-def _read_bytes(file: Path) -> bytes:
+def read_bytes(file: Path) -> bytes:
+    """A file, or standard input for `-`. Raises UsageFault."""
     if file == Path("-"):
         return typer.get_binary_stream("stdin").read()
     try:

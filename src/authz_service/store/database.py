@@ -32,6 +32,7 @@ T = TypeVar("T")
 
 BELL_CHANNEL: Final = "authz_changes"
 _BELL_INTERVAL: Final = 0.05
+_RING_SECONDS: Final = 1.0
 _RINGS: Final = "authz_rings"
 _TRIES: Final = 8
 
@@ -166,7 +167,8 @@ class Bell:
 
     async def _notify(self) -> None:
         try:
-            async with our_errors("the bell"), self._engine.connect() as conn:
+            # A link that swallows everything must not hold up the rings that come after.
+            async with our_errors("the bell"), asyncio.timeout(_RING_SECONDS), self._engine.connect() as conn:
                 await conn.execute(text(f"notify {BELL_CHANNEL}"))
         except (AuthzError, SQLAlchemyError, asyncpg.PostgresError):
             return

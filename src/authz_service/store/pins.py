@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import ARRAY, BigInteger, ColumnElement, Text, cast, func, literal, or_, select, update
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from authz_service.directory.model import NodeId, NodeKind
@@ -76,12 +75,14 @@ async def repin(
         .table_valued("id", "print", "version", name="read")
         .render_derived()
     )
-    moved = func.jsonb_set(token.c.catalogs, literal([catalog], ARRAY(Text)), cast(literal(str(version)), JSONB))
+    moved = func.jsonb_set(
+        token.c.catalogs, literal([catalog], ARRAY(Text)), func.to_jsonb(literal(version, BigInteger))
+    )
     done = await conn.execute(
         update(token)
         .where(
             token.c.id == read.c.id,
-            _PRINT == read.c.print,
+            read.c.print == _PRINT,
             _version(catalog) == read.c.version,
             token.c.revoked_at.is_(None),
         )

@@ -1,151 +1,58 @@
-"""`/v1/catalogs`: what APIs have, and what their operations need."""
+"""`/v1/catalogs`: what APIs have, what their operations need, and versions of one's own."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import asyncio
+from http import HTTPStatus
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Path, Query
-from pydantic import BaseModel, Field
+from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import BaseModel
 
-from authz_service.admin import catalogs
-from authz_service.api.admin.shapes import Cursor, Limit, Page, PlainText, Revision
-from authz_service.api.admin.shapes import Query as StrictQuery
+from authz_service.admin import catalog_questions, catalog_versions, catalogs
+from authz_service.admin.catalog_versions import CatalogText
+from authz_service.api.admin.catalog_reports import (
+    CompareBody,
+    ComparisonAnswer,
+    CoverageAnswer,
+    InstallBody,
+    InstalledAnswer,
+    NeedAnswer,
+    NeedQuery,
+    ReportQuery,
+    UnlockedPage,
+    UnlockQuery,
+    UpgradeAnswer,
+    UpgradeBody,
+)
+from authz_service.api.admin.catalog_shapes import (
+    CatalogAnswer,
+    CatalogName,
+    CatalogPage,
+    OperationListQuery,
+    OperationPage,
+)
 from authz_service.api.callers import ActorHere
-from authz_service.api.documents import authenticated
+from authz_service.api.documents import authenticated, body_of
 from authz_service.api.state import ServicesHere
-from authz_service.catalog.model import OperationKind, OwnerCheck
-from authz_service.directory.model import NodeKind
+from authz_service.api.wire import json_body, no_store, read_body, read_model
+from authz_service.catalog.document import MAX_BYTES
+from authz_service.errors import InvalidBodyError
 
 router = APIRouter(prefix="/catalogs", tags=["catalogs"])
 
-_Name = Annotated[str, Path(max_length=80, description="`gitlab` for the newest version, or `gitlab@1`")]
-Scalars = dict[str, str | int | bool]
-
-
-class CatalogSummary(BaseModel):
-    """A catalog by its newest version."""
-
-    name: str
-    title: str
-    versions: list[int] = Field(description="newest first")
-    newest: int
-    permissions: int = Field(description="how many")
-    operations: int = Field(description="how many")
-    owner_check: OwnerCheck = Field(description="`upstream`: owners and targets are not looked up in the directory")
-    single_owner: bool = Field(description="each token has one resource owner")
-    words: dict[NodeKind, str] = Field(description="the API's own words: a GitHub project is a `repository`")
-
-
-class CatalogPage(Page):
-    """All catalogs; the list is one page."""
-
-    items: list[CatalogSummary]
-
-
-class BoundaryView(BaseModel):
-    """A kind of place where a permission exists, and the least role of the owner there."""
-
-    boundary: NodeKind
-    min_role: str | None
-
-
-class PermissionView(BaseModel):
-    """A permission of a catalog."""
-
-    name: str
-    description: str
-    boundaries: list[BoundaryView]
-    mutates: bool
-    public_read: bool = Field(description="a public project or group satisfies it for any valid token")
-    implies: list[str]
-    deprecated: bool = Field(description="still works; not for new tokens")
-    when: Scalars = Field(description="attributes of the request that must be equal")
-
-
-class CategoryView(BaseModel):
-    """Permissions that belong together."""
-
-    name: str
-    permissions: list[PermissionView]
-
-
-class RoleView(BaseModel):
-    """A role that memberships name."""
-
-    name: str
-    includes: list[str]
-    inherits: bool = Field(description="whether it counts below the place of the membership too")
-
-
-class LegacyScopeView(BaseModel):
-    """A bundle that coarse tokens carry."""
-
-    name: str
-    description: str
-
-
-class CatalogAnswer(CatalogSummary):
-    """One version of a catalog; its operations are listed apart."""
-
-    version: int
-    base_path: str
-    roles: list[RoleView]
-    top_role: str | None
-    legacy_scopes: list[LegacyScopeView]
-    categories: list[CategoryView]
-    revision: Revision
-
-
-class ItemView(BaseModel):
-    """A permission that must hold at a target."""
-
-    permission: str
-    boundary: NodeKind
-    target: str = Field(description="as `project {id}`, `self`, `instance`, `below group {id}`")
-
-
-class SetView(BaseModel):
-    """One way to satisfy an operation: all of these."""
-
-    all_of: list[ItemView]
-    when: Scalars
-    min_role: str | None
-
-
-class OperationView(BaseModel):
-    """A call of the API, and what it needs: any one of the sets."""
-
-    id: str
-    kind: OperationKind
-    summary: str
-    mutates: bool
-    open: bool = Field(description="any valid token may call it")
-    public_read: bool = Field(description="needs nothing where every target is public")
-    closed: bool = Field(description="no fine-grained token may call it")
-    needs: list[SetView]
-
-
-class OperationPage(Page):
-    """Operations, in the order of the catalog."""
-
-    catalog: str
-    total: int = Field(description="how many match, over all pages")
-    items: list[OperationView]
-
-
-class OperationListQuery(StrictQuery):
-    """Which operations."""
-
-    q: Annotated[
-        PlainText | None, Field(min_length=1, max_length=200, description="in id and summary, without case")
-    ] = None
-    permission: Annotated[PlainText | None, Field(max_length=129, description="what this permission unlocks")] = None
-    kind: OperationKind | None = None
-    limit: Limit = 50
-    cursor: Cursor = None
-
-    def query(self) -> catalogs.OperationQuery:
-        return catalogs.OperationQuery(self.q, self.permission, self.kind, self.limit, self.cursor)
+YAML: Final = "application/yaml"
+_BODY_LIMIT: Final = 2 * MAX_BYTES
+"""A text as JSON is longer than it is."""
+_EXAMPLE: Final = """\
+catalog: orders
+version: 1
+owner_check: upstream
+targets: {/shops/:shop: project}
+permissions:
+  order:
+    read: {project: GET /shops/:shop/orders}
+"""
 
 
 @router.get("", response_model=CatalogPage, responses=authenticated(), summary="List catalogs")
@@ -155,7 +62,7 @@ async def list_catalogs(services: ServicesHere, actor: ActorHere) -> Any:
 
 
 @router.get("/{name}", response_model=CatalogAnswer, responses=authenticated(404), summary="Show a catalog")
-async def show_catalog(services: ServicesHere, actor: ActorHere, name: _Name) -> Any:
+async def show_catalog(services: ServicesHere, actor: ActorHere, name: CatalogName) -> Any:
     """Its permissions by category, roles and legacy scopes."""
     return await catalogs.show_catalog(services.management, actor, name)
 
@@ -167,7 +74,154 @@ async def show_catalog(services: ServicesHere, actor: ActorHere, name: _Name) ->
     summary="List a catalog's operations",
 )
 async def list_operations(
-    services: ServicesHere, actor: ActorHere, name: _Name, query: Annotated[OperationListQuery, Query()]
+    services: ServicesHere, actor: ActorHere, name: CatalogName, query: Annotated[OperationListQuery, Query()]
 ) -> Any:
     """What does this endpoint need; and with `permission` the reverse: what does this permission unlock."""
     return await catalogs.list_operations(services.management, actor, name, query.query())
+
+
+@router.get(
+    "/{name}/coverage",
+    response_model=CoverageAnswer,
+    responses=authenticated(404),
+    summary="Count what a catalog covers",
+)
+async def show_coverage(services: ServicesHere, actor: ActorHere, name: CatalogName) -> Any:
+    """How many operations can be decided from their path alone, and of which the asker must name the place."""
+    return await catalog_questions.show_coverage(services.management, actor, name)
+
+
+@router.get("/{name}/needs", response_model=NeedAnswer, responses=authenticated(404), summary="What a call needs")
+async def show_need(
+    services: ServicesHere, actor: ActorHere, name: CatalogName, query: Annotated[NeedQuery, Query()]
+) -> Any:
+    """For a request as its client sends it, with the API's base path and escapes; or for an operation by its id."""
+    return await catalog_questions.show_need(services.management, actor, name, query.query())
+
+
+@router.get(
+    "/{name}/permissions/{permission}/operations",
+    response_model=UnlockedPage,
+    responses=authenticated(404),
+    summary="Which calls a permission unlocks",
+)
+async def list_unlocked(
+    services: ServicesHere,
+    actor: ActorHere,
+    name: CatalogName,
+    permission: Annotated[str, Path(max_length=129, description="as `issue:read`")],
+    query: Annotated[UnlockQuery, Query()],
+) -> Any:
+    """By itself or beside others, with all that it includes. Open operations need none and are not in it."""
+    return await catalog_questions.list_unlocked(services.management, actor, name, permission, query.query())
+
+
+# versions of one's own
+
+
+async def _read_text(request: Request) -> bytes:
+    return await read_body(request, _BODY_LIMIT)
+
+
+def _is_json(request: Request, body: bytes) -> bool:
+    """By the content type; curl and others send one that says nothing."""
+    kind = request.headers.get("content-type", "")
+    return "json" in kind or ("yaml" not in kind and body.lstrip()[:1] == b"{")
+
+
+def _text_of(body: bytes) -> CatalogText:
+    try:
+        return CatalogText(body.decode())
+    except UnicodeDecodeError:
+        raise InvalidBodyError("the body is no text in UTF-8; send the catalog's file as it is") from None
+
+
+def _takes(model: type[BaseModel]) -> dict[str, Any]:
+    documented = body_of(model)["requestBody"]["content"]
+    yaml = {"schema": {"type": "string"}, "examples": {"a start": {"value": _EXAMPLE}}}
+    described = "The catalog's file as it is, or as `text` in JSON."
+    return {"requestBody": {"required": True, "description": described, "content": {YAML: yaml, **documented}}}
+
+
+@router.post(
+    "",
+    status_code=HTTPStatus.CREATED,
+    response_model=InstalledAnswer,
+    responses={
+        **authenticated(409, 413),
+        200: {"model": InstalledAnswer, "description": "This very text was installed before; nothing changed"},
+        201: {
+            "description": "The new version",
+            "headers": {"Location": {"description": "where it is shown", "schema": {"type": "string"}}},
+        },
+    },
+    openapi_extra=_takes(InstallBody),
+    summary="Install a version of a catalog",
+)
+async def install_catalog(services: ServicesHere, actor: ActorHere, request: Request, response: Response) -> Any:
+    """Needs `catalog:install` and an admin. A version never changes, and tokens stay with the one they were made under.
+
+    All faults of the text are listed at `file:line`; then nothing is stored, and the versions that are there stay.
+    """
+    await catalog_versions.require_may_install(services.management, actor)
+    body = await _read_text(request)
+    given = _text_of(body)
+    if _is_json(request, body):
+        given = (await asyncio.to_thread(read_model, InstallBody, body)).given()
+    installed = await catalog_versions.install_catalog(services.management, actor, given)
+    response.headers["Location"] = f"/v1/catalogs/{installed.answer['catalog']}"
+    if not installed.new:
+        response.status_code = HTTPStatus.OK
+    return installed.answer
+
+
+@router.post(
+    "/{name}/compare",
+    response_model=ComparisonAnswer,
+    responses=authenticated(404, 413),
+    openapi_extra=_takes(CompareBody),
+    summary="Compare a text with a catalog",
+)
+async def compare_catalog(
+    services: ServicesHere,
+    actor: ActorHere,
+    request: Request,
+    response: Response,
+    name: CatalogName,
+    query: Annotated[ReportQuery, Query()],
+) -> Any:
+    """What it changes, and which live tokens it would break or widen. Needs `catalog:install`; stores nothing.
+
+    In JSON, `version` in place of `text` compares a version that is there. Each token is compared with its own version.
+    """
+    await catalog_versions.require_may_install(services.management, actor)
+    body = await _read_text(request)
+    given: CatalogText | int = _text_of(body)
+    if _is_json(request, body):
+        given = (await asyncio.to_thread(read_model, CompareBody, body)).given()
+    no_store(response)
+    return await catalog_versions.compare_catalog(services.management, actor, name, given, query.query())
+
+
+@router.post(
+    "/{name}/upgrade",
+    response_model=UpgradeAnswer,
+    responses=authenticated(404, 413),
+    openapi_extra=body_of(UpgradeBody, examples={"see first": {"to": 2, "dry_run": True}}),
+    summary="Move tokens to a newer version",
+)
+async def upgrade_tokens(
+    services: ServicesHere,
+    actor: ActorHere,
+    request: Request,
+    response: Response,
+    name: Annotated[str, Path(max_length=64, description="a catalog's name, without a version")],
+    query: Annotated[ReportQuery, Query()],
+) -> Any:
+    """Every live token of an older version, in one revision; those that would gain anything are refused and named.
+
+    Needs `catalog:install` and `token:edit`, and an admin. `dry_run` moves nothing and tells the same.
+    """
+    body = await json_body(UpgradeBody)(request)
+    no_store(response)
+    return await catalog_versions.upgrade_tokens(services.management, actor, name, body.upgrade(), query.query())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Final
 from urllib.parse import unquote
@@ -44,7 +44,7 @@ class GatewayTrust:
     With `loopback`, whoever asks from this machine counts as that gateway: for `authz dev`, where nothing is at stake.
     """
 
-    secret: str | None = None
+    secret: str | None = field(default=None, repr=False)
     loopback: bool = False
 
 
@@ -52,7 +52,7 @@ class GatewayTrust:
 class Asker:
     """The gateway: the token that it showed or that its listener stands for, and its own address."""
 
-    secret: str | None
+    secret: str | None = field(repr=False)
     address: str | None
 
 
@@ -60,7 +60,7 @@ class Asker:
 class Call:
     """What an end client wants, as the gateway tells it. `shown` says whether there was any `Authorization`."""
 
-    secret: str | None
+    secret: str | None = field(repr=False)
     shown: bool
     method: str
     path: str
