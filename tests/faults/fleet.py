@@ -60,8 +60,10 @@ class Fleet:
         env: Mapping[str, str] | None = None,
         env_of: Mapping[str, Mapping[str, str]] | None = None,
         pool_at: Callable[[Postgres], str] | None = None,
+        writers: int | None = None,
     ) -> None:
         """`env_of` are the settings of single replicas; `pool_at` says what the proxies of pools lead to."""
+        self._writers = replicas if writers is None else writers
         self._env_of = env_of or {}
         self._pool_at = pool_at or (lambda server: server.socket)
         self.staleness = staleness
@@ -185,7 +187,7 @@ class Fleet:
             "catalog": "authz",
             "scopes": [{"reach": {"kind": "instance"}, "permissions": manages}],
         }
-        for _ in self.names:
+        for _ in range(self._writers):
             made = await self.manage("POST", "/v1/tokens", json.dumps(body).encode(), expected=201)
             self.writers.append(made.document["secret"])
 

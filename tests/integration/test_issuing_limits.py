@@ -65,5 +65,4 @@ async def test_what_comes_of_a_token_may_do_nothing_that_it_may_not(database_url
                 token = naive.token_of(reading.rows, token_id)
                 beyond = powers(reading.rows, token, reading.now, operations=True) - whole
                 assert not beyond, f"{body['owner']}: {token} from {first}: {sorted(beyond)}"
-    print(statuses)
     assert statuses[201] > 10

@@ -154,7 +154,7 @@ def _text(rows: Rows, node: Node, *, by_id: bool = False) -> str:
 
 
 def managers(rows: Rows) -> list[dict[str, Any]]:
-    """Bodies for an admin: a token for each active user that issues, reads and revokes their own, and holds something."""
+    """Bodies for an admin: a token for each active user that issues, reads, revokes their own, and holds something."""
     found: list[dict[str, Any]] = []
     for user in rows.users:
         if user.state is not UserState.ACTIVE or user.username in ("root", "gateway") or user.username.startswith("~"):

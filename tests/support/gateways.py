@@ -17,6 +17,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "deploy" / "gateways"
 INSTALLED = ROOT / ".gateways"
@@ -80,7 +82,11 @@ def upstream() -> Iterator[Upstream]:
         def log_message(self, *args: object) -> None:
             """Quiet."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *_: object) -> None:
+            """A connection that was reset is what some tests are about."""
+
+    server = Server(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     found.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
@@ -183,6 +189,13 @@ class Kind:
     write: Callable[[Path, Places], Sequence[str]]
 
 
+def require(kind: Kind) -> None:
+    """Skip the test, with the reason, where the gateway is not installed. In CI it has to be."""
+    missing = kind.missing()
+    if missing is not None:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(missing)
+
+
 def fill(sample: str, changes: Mapping[str, str]) -> str:
     """The sample with what is marked as everybody's own. Fails when the sample has no such thing any more."""
     text = (SAMPLES / sample).read_text("utf-8")
@@ -193,7 +206,8 @@ def fill(sample: str, changes: Mapping[str, str]) -> str:
 
 
 def _not_installed(program: str) -> str | None:
-    return None if shutil.which(program, path=_PATH) else f"`{program}` is not installed: run tools/install_gateways.sh"
+    where = "from the system's packages (as root on Debian: tools/debian_packages.py)"
+    return None if shutil.which(program, path=_PATH) else f"`{program}` is not installed: install it {where}"
 
 
 _PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
@@ -264,7 +278,7 @@ def _envoy(sample: str) -> Callable[[Path, Places], Sequence[str]]:
 
 
 def _no_file(program: Path) -> Callable[[], str | None]:
-    return lambda: None if program.exists() else f"`{program.name}` is not installed: run tools/install_gateways.sh"
+    return lambda: None if program.exists() else f"`{program.name}` is not installed: run `make gateways`"
 
 
 _CADDY = INSTALLED / "caddy" / "bin" / "caddy"

@@ -67,7 +67,7 @@ class Ledger:
         self._check_nodes(rows)
 
     def _check_lines(self, rows: Rows, found: Mapping[TokenId, Token]) -> None:
-        """Whoever revokes a token revokes its children; those of the deleted are denied with them, and stay as they are."""
+        """Whoever revokes a token revokes its children; those of the deleted are denied with them, and stay."""
         deleted = {user.id for user in rows.users if user.state is UserState.DELETED}
         for token in rows.tokens:
             parent = None if token.parent is None else found[token.parent]
@@ -191,12 +191,12 @@ class Machine:
         if draw < 0.94:
             return self._draw_revoke(side)
         if draw < 0.96:
-            return lambda: self._install()
+            return self._install
         if alone and draw < 0.98:
             hours = self.random.choice((1, 1, 2))
             return lambda: self._shift(hours)
         if alone and draw < 0.99:
-            return lambda: self._new_epoch()
+            return self._new_epoch
         lines = self.upheaval.draw(self.rows)
         return lambda: self._import(side, lines)
 

@@ -46,7 +46,7 @@ NARROW: Mapping[str, int] = {
     "nodes": 40,
     "edges": 40,
     "free_names": 40,
-    "below": 20,
+    "above": 12,
     "under": 8,
 }
 """Bounds of a replica that forgets what it knew all the time, so that its facts are loaded again and again."""

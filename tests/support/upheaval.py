@@ -1,4 +1,4 @@
-"""Random changes of a directory, as lines of an import: people and places come, go, move, and take each other's names."""
+"""Random changes of a directory, as import lines: people and places come, go, move, take each other's names."""
 
 from __future__ import annotations
 

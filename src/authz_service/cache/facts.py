@@ -48,9 +48,10 @@ class ExternalKey(NamedTuple):
     external_id: str
 
 
-class MemberBelowKey(NamedTuple):
+class AboveKey(NamedTuple):
+    """The places of a user's memberships and all that lies above them."""
+
     user: int
-    group: int
 
 
 class UnderKey(NamedTuple):
@@ -74,7 +75,7 @@ FactKey: TypeAlias = (
     | NodeKey
     | PathKey
     | ExternalKey
-    | MemberBelowKey
+    | AboveKey
     | UnderKey
     | CatalogKey
 )
@@ -120,7 +121,7 @@ class Bounds:
     users: int = 200_000
     nodes: int = 500_000
     questions: int = 20_000
-    """Answers about what lies below a node."""
+    """Answers about what lies below a node, and names and ids that nothing has."""
     spots: int = 1_000_000
     """What one token may do at one place, all permissions together."""
 
@@ -151,7 +152,7 @@ class Facts:
         self.free_names: Bounded[tuple[str, int, str], None] = Bounded(bounds.questions)
         self.externals: Bounded[ExternalKey, int] = Bounded(bounds.nodes)
         self.free_externals: Bounded[ExternalKey, None] = Bounded(bounds.questions)
-        self.below: Bounded[MemberBelowKey, bool] = Bounded(bounds.questions)
+        self.above: Bounded[int, frozenset[int]] = Bounded(bounds.users)
         self.under: Bounded[UnderKey, tuple[int, ...]] = Bounded(max(_LEAST_UNDER, bounds.questions // 100))
         self.spots: Bounded[tuple[int, str, str], KnownSpot] = Bounded(bounds.spots)
         """By entry serial, catalog as asked and target as asked. Rests on the facts above: gone when any of them is."""
@@ -235,10 +236,12 @@ class Facts:
         return found
 
     def is_member_below(self, user: NodeId, group: NodeId) -> bool:
-        key = MemberBelowKey(_number(user), _number(group))
-        if key not in self.below:
-            raise NotAtHandError(key)
-        return self.below[key]
+        # For all groups at once: what it takes to find a group unseen must not tell it from one that is not there.
+        number = _number(user)
+        found = self.above.get(number)
+        if found is None:
+            raise NotAtHandError(AboveKey(number))
+        return _number(group) in found
 
     def at_or_below(self, node: NodeId, kind: NodeKind) -> Iterable[Node]:
         top = self.node(node)
@@ -290,7 +293,7 @@ class Facts:
     def drop_memberships(self, user: int) -> None:
         self._drop_spots()
         self.members.pop(user, None)
-        self.below.clear()
+        self.above.pop(user, None)
 
     def drop_node(self, number: int) -> None:
         """The node, and every answer of the form "there is none"; what lies below it keeps its own entries."""
@@ -301,7 +304,7 @@ class Facts:
         self._drop_spots()
         self.free_names.clear()
         self.free_externals.clear()
-        self.below.clear()
+        self.above.clear()
         self.under.clear()
 
     def drop_nodes(self) -> None:
@@ -327,7 +330,7 @@ class Facts:
     def drop_all_memberships(self) -> None:
         self._drop_spots()
         self.members.clear()
-        self.below.clear()
+        self.above.clear()
 
     def drop_catalogs(self) -> None:
         self._drop_spots()

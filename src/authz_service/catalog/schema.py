@@ -67,7 +67,11 @@ class _Writer:
                 return {"type": "null"}
             case Many():
                 item = self.refer(shape.item)
-                return {"anyOf": [item, {"type": "array", "items": item, "maxItems": shape.longest}, _SEVERAL_LINES]}
+                # A mapping stands in a list even where it is the only one.
+                alone = (
+                    item if isinstance(shape.item, Text | Choice) else {"allOf": [item, {"not": {"type": "object"}}]}
+                )
+                return {"anyOf": [alone, {"type": "array", "items": item, "maxItems": shape.longest}, _SEVERAL_LINES]}
             case Keyed():
                 return {
                     "type": "object",

@@ -9,7 +9,14 @@ from typing import Final, TypeVar
 from authz_service.cache.facts import FactKey, Facts, NotAtHandError
 from authz_service.cache.follower import Follower
 from authz_service.catalog.model import Catalog, ParameterKind
-from authz_service.directory.model import DEFAULT_SOURCE, NodeKind, TargetText, format_target, parse_target
+from authz_service.directory.model import (
+    DEFAULT_SOURCE,
+    INSTANCE_ID,
+    NodeKind,
+    TargetText,
+    format_target,
+    parse_target,
+)
 from authz_service.engine.decide import decide, line_failure
 from authz_service.engine.model import Decision, OperationRequest, PermissionRequest, Reason, Request, TracedToken, deny
 from authz_service.errors import Fault, ForbiddenError, InvalidInputError, OverloadedError, UnauthenticatedError
@@ -155,7 +162,11 @@ class DecisionPoint:
     async def check_own(self, token: Token, question: Question) -> list[Answer]:
         """The same questions of a token about itself (rule M4)."""
         await self._be_fresh(question.freshly)
-        return await self._decide_items(lambda: self.facts.token(token.id), question)
+        answers = await self._decide_items(lambda: self.facts.token(token.id), question)
+        if any(answer.decision.hide for answer in answers) and isinstance(token.owner, int):
+            # Read for a hidden group, so read for one that does not exist: time must not tell the two apart (A10).
+            await self._answer(lambda: self.facts.is_member_below(token.owner, INSTANCE_ID))
+        return answers
 
     async def describe_use(self, token: Token, catalog: str, about: PermissionRequest | HttpCall) -> Use:
         """What the API behind an allowed call may be told of it; it decides nothing."""

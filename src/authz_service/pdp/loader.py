@@ -12,11 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from authz_service.cache.clock import elapsed
 from authz_service.cache.facts import (
     TOP,
+    AboveKey,
     CatalogKey,
     ExternalKey,
     FactKey,
     Facts,
-    MemberBelowKey,
     MembershipsKey,
     NodeKey,
     PathKey,
@@ -65,10 +65,10 @@ class FactReader:
                 return await self._path(conn, key)
             case ExternalKey():
                 return await self._external(conn, key)
-            case MemberBelowKey():
-                stamp, found = await directory.is_member_below(conn, key.user, key.group)
+            case AboveKey():
+                stamp, found = await directory.load_above_memberships(conn, key.user)
                 touches = [Touch(ChangeKind.MEMBERSHIP, str(key.user)), _ANY_NODE]
-                return stamp, touches, lambda: self._facts.below.__setitem__(key, found)
+                return stamp, touches, lambda: self._facts.above.__setitem__(key.user, found)
             case UnderKey():
                 return await self._under(conn, key)
             case CatalogKey():

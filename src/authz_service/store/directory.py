@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from sqlalchemy import (
     ARRAY,
@@ -17,7 +17,6 @@ from sqlalchemy import (
     Text,
     and_,
     case,
-    exists,
     func,
     literal,
     or_,
@@ -182,8 +181,8 @@ async def load_linked_users(conn: AsyncConnection, user_id: int) -> tuple[Stamp,
     return read_stamp(rows[0]), (user_id, *others)
 
 
-async def is_member_below(conn: AsyncConnection, user_id: int, node_id: int) -> tuple[Stamp, bool]:
-    """Whether the user has a membership row at this node or anywhere below it (D5)."""
+async def load_above_memberships(conn: AsyncConnection, user_id: int) -> tuple[Stamp, frozenset[int]]:
+    """The ids of all nodes with a membership row of the user at them or anywhere below (D5)."""
     # From the memberships up: a user has thousands of them at most, a group may have far more below it.
     above = (
         select(node.c.id, node.c.parent_id)
@@ -193,12 +192,8 @@ async def is_member_below(conn: AsyncConnection, user_id: int, node_id: int) -> 
     )
     parent = node.alias("parent")
     above = above.union(select(parent.c.id, parent.c.parent_id).where(parent.c.id == above.c.parent_id))
-    row = (
-        (await conn.execute(select(*STAMP_COLUMNS, exists().where(above.c.id == node_id).label("found"))))
-        .mappings()
-        .one()
-    )
-    return read_stamp(row), cast(bool, row["found"])
+    stamp, rows = await load_stamped(conn, above, above.c.id)
+    return stamp, frozenset(row["id"] for row in rows if row["id"] is not None)
 
 
 async def load_descendants(
