@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import os
 import re
-import signal
 import statistics
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from benchmarks import report, service
 from benchmarks.bulk import catalog
 from benchmarks.contenders import Contender, Field, connected, find_cerbos
 from benchmarks.inside import Inside, libraries, own
-from benchmarks.machine import cores, describe_machine, pin, versions, wrk_version
+from benchmarks.machine import cores, describe_machine, end_after, pin, versions, wrk_version
 from benchmarks.pressure import Measured, offer
 from benchmarks.targets import judge
 from benchmarks.workload import Workload, make_batches, make_workload
@@ -277,10 +276,10 @@ def main() -> int:
     if sys.platform != "linux":
         parser.error("this needs Linux: it keeps processes on cores and reads their times from /proc")
     plan = replace(QUICK if options.quick else Plan(), **{name: value for name, value in given.items() if value})
-    signal.alarm(plan.limit)  # whatever hangs, ends
+    end_after(plan.limit)
     os.environ.pop("AUTHZ_URL", None)
     result = run(plan, quick=options.quick)
-    signal.alarm(0)
+    end_after(0)
     if options.output is not None or not options.quick:
         report.write(result, options.output)
     print(report.table(result))

@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -25,6 +26,16 @@ def cores() -> list[int]:
 def pin(*wanted: int) -> None:
     """Keep this process, and those that it starts from now on, on these cores."""
     os.sched_setaffinity(0, wanted)
+
+
+def end_after(seconds: int) -> None:
+    """Raise TimeoutError here after so many seconds, so that whatever hangs ends, and cleans up; 0 takes it back."""
+
+    def end(*_: object) -> None:
+        raise TimeoutError(f"this took longer than {seconds} s, and was ended")
+
+    signal.signal(signal.SIGALRM, end)
+    signal.alarm(seconds)
 
 
 def describe_machine() -> dict[str, Any]:

@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import os
 import random
-import signal
 import statistics
 import sys
 import time
@@ -28,7 +27,16 @@ from authz_service.store.database import migrate
 from benchmarks import report, service
 from benchmarks.bulk import Issued, Nodes, catalog, issue, loading, scopes_of, token_row
 from benchmarks.contenders import Contender, connected
-from benchmarks.machine import cores, cpu_seconds, describe_machine, pin, resident_bytes, versions, wrk_version
+from benchmarks.machine import (
+    cores,
+    cpu_seconds,
+    describe_machine,
+    end_after,
+    pin,
+    resident_bytes,
+    versions,
+    wrk_version,
+)
 from benchmarks.population import Issues, Population, Sample, Size, store_tokens
 from benchmarks.pressure import Measured, ask_each, offer
 from benchmarks.targets import at_least, at_most
@@ -306,10 +314,10 @@ def main() -> int:
     if sys.platform != "linux":
         parser.error("this needs Linux: it keeps processes on cores and reads their times from /proc")
     plan = replace(QUICK if options.quick else Plan(), **{name: value for name, value in given.items() if value})
-    signal.alarm(plan.limit)  # whatever hangs, ends
+    end_after(plan.limit)
     os.environ.pop("AUTHZ_URL", None)
     result = run(plan, quick=options.quick)
-    signal.alarm(0)
+    end_after(0)
     if options.output is not None or not options.quick:
         report.write(result, options.output)
     print(report.table(result))

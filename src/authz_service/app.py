@@ -46,6 +46,8 @@ from authz_service.store.shipped import shipped_catalogs
 from authz_service.telemetry import Measured, Metrics
 
 _SAMPLE_SECONDS: Final = 1.0
+_GC_THRESHOLDS: Final = (20_000, 50, 100)
+"""A request leaves hardly any cycles, and the facts in memory are many: looking through them all is to be rare."""
 _PRUNE_SECONDS: Final = 600.0
 _QUIET: Final = frozenset(
     {
@@ -84,6 +86,7 @@ def create_app(settings: Settings) -> FastAPI:
             app.state.sample = sample
             gc.collect()
             gc.freeze()  # what stands now stands until the end: no later collection looks at it
+            gc.set_threshold(*_GC_THRESHOLDS)
             yield
 
     documented = settings.environment is Environment.DEV

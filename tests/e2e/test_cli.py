@@ -173,18 +173,6 @@ def test_a_directory_is_imported_and_a_faulty_one_is_not(dev, tmp_path):
     assert "line 2" in done.stderr
 
 
-def test_catalogs_are_listed_shown_and_checked(dev, tmp_path):
-    admin = dev.as_token("admin_token")
-    assert "gitlab" in run("catalog", "list", env=admin).stdout
-    assert "order:cancel" in run("catalog", "show", "orders", env=admin).stdout
-    file = tmp_path / "catalog.yaml"
-    file.write_text("catalog: BAD\nnothing: 1\n")
-    done = run("catalog", "check", str(file))
-    assert done.returncode == 1
-    assert f"{file}:1" in done.stderr
-    assert f"{file}:2" in done.stderr
-
-
 def test_who_may_not_manage_is_told_so(dev):
     done = run("directory", "import", "-", env=dev.as_token("sample_token"), given="{}\n")
     assert done.returncode == 1

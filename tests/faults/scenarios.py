@@ -19,17 +19,37 @@ async def black_hole(fleet: Fleet) -> Ledger:
     """One replica's link swallows everything for longer than S, and the others go on revoking."""
     traffic = Traffic(fleet)
     cut_off = fleet.replicas[1]
+    known = await _known_everywhere(fleet, 3, traffic.ledger)
     async with traffic.running(writers=[0]) as ledger:
         await asyncio.sleep(0.5)
         fleet.proxies.set("1", HOLE)
-        await asyncio.sleep(fleet.staleness * 2.2)
-        assert not ledger.broken, ledger.broken[:5]
+        await _revoke_and_ask_late(fleet, known, ledger)
         assert cut_off.obstacles() == ["stale"]
         assert cut_off.get("/livez")[0] == 200
         fleet.proxies.heal("1")
         await asyncio.sleep(fleet.staleness)
     await traffic.settle()
     return ledger
+
+
+async def _known_everywhere(fleet: Fleet, count: int, ledger: Ledger) -> list[Issued]:
+    """Tokens that every replica has in memory."""
+    tokens = await fleet.issue(count)
+    for number in range(len(fleet.replicas)):
+        for token in tokens:
+            await ask(fleet, number, token, ledger)
+    return tokens
+
+
+async def _revoke_and_ask_late(fleet: Fleet, tokens: list[Issued], ledger: Ledger) -> None:
+    """Whatever a replica still remembers of them, S later it may not allow them."""
+    for token in tokens:
+        await revoke(fleet, 0, token, ledger)
+    await asyncio.sleep(fleet.staleness + 0.1)
+    for number in range(len(fleet.replicas)):
+        for token in tokens:
+            await ask(fleet, number, token, ledger)
+    assert not ledger.broken, ledger.broken[:5]
 
 
 async def broken_links(fleet: Fleet) -> Ledger:
@@ -53,10 +73,12 @@ async def broken_links(fleet: Fleet) -> Ledger:
 async def deaf_bell(fleet: Fleet) -> Ledger:
     """The connection of the bell swallows everything on all replicas but one; nothing closes."""
     traffic = Traffic(fleet)
+    known = await _known_everywhere(fleet, 3, traffic.ledger)
     async with traffic.running(writers=[0]) as ledger:
         for name in fleet.names[1:]:
             fleet.proxies.set(name, DEAF)
-        await asyncio.sleep(fleet.staleness * 2)
+        await _revoke_and_ask_late(fleet, known, ledger)
+        await asyncio.sleep(fleet.staleness)
         fleet.heal()
     await traffic.settle()
     return ledger
@@ -65,11 +87,8 @@ async def deaf_bell(fleet: Fleet) -> Ledger:
 async def slow_writers(fleet: Fleet) -> Ledger:
     """Some writers are far from the database: they hold a revision for long before it is visible, and others pass."""
     ledger = Traffic(fleet).ledger
-    far, near = await fleet.issue(4), await fleet.issue(60)
+    far, near = await _known_everywhere(fleet, 4, ledger), await fleet.issue(60)
     half = len(fleet.names) // 2
-    for number in range(len(fleet.replicas)):
-        for token in far:
-            await ask(fleet, number, token, ledger)
     for name in fleet.names[half:]:
         fleet.proxies.delay(name, 0.05)
 
@@ -158,10 +177,7 @@ async def waits(fleet: Fleet) -> Ledger:
     ]
     for begin, end in faults:
         await asyncio.to_thread(fleet.await_ready)
-        tokens = await fleet.issue(3)
-        for number in range(len(fleet.replicas)):
-            for token in tokens:
-                await ask(fleet, number, token, ledger)
+        tokens = await _known_everywhere(fleet, 3, ledger)
         begin()
         try:
             for token in tokens:
@@ -252,11 +268,8 @@ async def failover(fleet: Fleet) -> Ledger:
 async def lost_tail(fleet: Fleet) -> Ledger:
     """The standby that takes over lacks the last revokes, which were acknowledged and in force everywhere."""
     standby = fleet.postgres.copy(standby=True).start()
-    tokens = await fleet.issue(6)
     ledger = Traffic(fleet).ledger
-    for number in range(len(fleet.replicas)):
-        for token in tokens:
-            await ask(fleet, number, token, ledger)
+    tokens = await _known_everywhere(fleet, 6, ledger)
     await _until_replayed(fleet, standby)
     await standby.part()
     for token in tokens[:3]:
@@ -274,11 +287,8 @@ async def lost_tail(fleet: Fleet) -> Ledger:
 
 async def restored_backup(fleet: Fleet) -> Ledger:
     """An older backup takes the database's place, and goes on being written to."""
-    tokens = await fleet.issue(6)
     ledger = Traffic(fleet).ledger
-    for number in range(len(fleet.replicas)):
-        for token in tokens:
-            await ask(fleet, number, token, ledger)
+    tokens = await _known_everywhere(fleet, 6, ledger)
     backup = fleet.postgres.copy(standby=False)
     for token in tokens[:3]:
         await revoke(fleet, 0, token, ledger, wait=True)

@@ -86,6 +86,7 @@ def test_a_clock_that_jumps_changes_neither_freshness_nor_expiry(skewed):
     asyncio.run(run())
 
 
+@pytest.mark.long
 def test_a_replica_with_a_wrong_clock_denies_after_s_like_any_other(skewed):
     fleet, _ = skewed
     asyncio.run(scenarios.black_hole(fleet))

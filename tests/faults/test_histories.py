@@ -47,6 +47,7 @@ def test_a_failover_that_lost_its_tail_is_found_and_the_audit_revokes_again(pair
     assert not any(asyncio.run(allowed(pair, ledger)))
 
 
+@pytest.mark.long
 def test_an_older_backup_is_found_and_nothing_comes_alive_before_somebody_says_so(pair):
     ledger = asyncio.run(scenarios.restored_backup(pair))
     refused = pair.authz("restored")

@@ -31,7 +31,13 @@ def run_until_noticed(scenario, fleet):
         fleet.heal()
 
 
-@pytest.mark.parametrize("mutant", MUTANTS)
+QUICKEST = "no-staleness-check"
+"""Runs each time; the others with `make test-faults`."""
+
+
+@pytest.mark.parametrize(
+    "mutant", [one if one == QUICKEST else pytest.param(one, marks=pytest.mark.long) for one in MUTANTS]
+)
 def test_a_mutant_allows_what_was_revoked(mutant):
     scenario = NOTICED_BY[mutant]
     with Fleet(replicas=2, mutant=mutant, split=scenario is scenarios.slow_fills) as fleet:
@@ -41,6 +47,7 @@ def test_a_mutant_allows_what_was_revoked(mutant):
         assert "after its revoke was acknowledged" in said or "allows a revoked token" in said, said
 
 
+@pytest.mark.long
 def test_the_service_itself_passes_where_loads_are_slow():
     with Fleet(replicas=2, split=True) as fleet:
         asyncio.run(scenarios.slow_fills(fleet))

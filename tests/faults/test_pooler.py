@@ -51,6 +51,7 @@ def test_all_goes_on_behind_a_pooler(pooled):
     assert ledger.created
 
 
+@pytest.mark.long
 def test_links_to_the_pooler_break_and_polls_go_on(pooled):
     fleet, _ = pooled
     asyncio.run(traffic_while(fleet, lambda: [fleet.proxies.cut(f"pool-{name}") for name in fleet.names], 1.0))
@@ -79,6 +80,7 @@ def test_a_pooler_that_stands_still_costs_no_freshness(pooled):
     asyncio.run(run())
 
 
+@pytest.mark.long
 def test_the_direct_link_breaks_and_the_replica_denies(pooled):
     fleet, _ = pooled
     asyncio.run(scenarios.black_hole(fleet))

@@ -267,10 +267,10 @@ async def test_envoys_path_is_the_clients_own_after_the_prefix(gate):
 
 
 async def test_nothing_can_be_decided_is_503_and_a_deny(gate):
-    gate.stage.app.state.services.point.follower.require_fresh  # noqa: B018 - it is there to be asked
-    await gate.stage.app.state.services.point.follower.stop()
-    gate.stage.app.state.services.point.follower.proof = float("-inf")
-    gate.stage.app.state.services.point.follower.deadline = float("-inf")
-    answer = await gate.ask()
-    assert answer.status_code == 503
-    assert answer.json()["decision"] == "deny"
+    follower = gate.stage.app.state.services.point.follower
+    await follower.stop()
+    follower.proof = follower.deadline = float("-inf")
+    for answer in (await gate.ask(), await gate.ask(secret="nonsense")):
+        assert answer.status_code == 503
+        assert answer.json()["decision"] == "deny"
+        assert answer.headers["retry-after"] == "1"

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from random import Random
+from typing import Any
 
+import httpx
 import pytest
-from tests.reference import naive
 from tests.support.asked_for import TokenDrawer, managers
 from tests.support.forge import CATALOGS, FORGE_2
 from tests.support.pair import Pair, pair_of_replicas
 from tests.support.powers import powers
-from tests.support.stored_rows import import_lines, install, read_all
+from tests.support.stored_rows import Reading, import_lines, install, read_all
 from tests.support.upheaval import START, Upheaval
 
 from authz_service.errors import InvalidInputError
-from authz_service.tokens.model import TokenId
+from authz_service.tokens.model import Reach, ReachKind, Scope, TokenId
 
-ISSUES = 25
+ISSUES = 16
 
 
-async def issued_from(pair: Pair, secret: str, first: TokenId, random: Random) -> tuple[set[TokenId], Counter[int]]:
-    """Ids of what came of one token: issued by it, by those that it issued, and so on."""
+async def issue_and_go_on(pair: Pair, secret: str, first: TokenId, random: Random) -> Counter[int]:
+    """Issues by one token, by those that it issued, and so on; some of them are widened by nothing but luck."""
     secrets = {first: secret}
     statuses: Counter[int] = Counter()
     reading = await read_all(pair.database)
@@ -34,35 +36,107 @@ async def issued_from(pair: Pair, secret: str, first: TokenId, random: Random) -
         answer = await random.choice(pair.sides).call("POST", "/v1/tokens", secrets[issuer.id], body)
         statuses[answer.status_code] += 1
         if answer.status_code == 201:
-            made = answer.json()
-            secrets[made["id"]] = made["secret"]
+            secrets[answer.json()["id"]] = answer.json()["secret"]
             reading = await read_all(pair.database)
-    return set(secrets) - {first}, statuses
+    return statuses
+
+
+def assert_within(reading: Reading, first: TokenId) -> None:
+    """Every token that came of the first one may do at most what that may."""
+    origin = {token.id: token for token in reading.rows.tokens}[first]
+    whole = powers(reading.rows, origin, reading.now, operations=True)
+    for token in reading.rows.tokens:
+        if token.id != first and token.name == "drawn":
+            beyond = powers(reading.rows, token, reading.now, operations=True) - whole
+            assert not beyond, f"{token}\ncame of {origin}\nand may also {sorted(beyond)}"
 
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_what_comes_of_a_token_may_do_nothing_that_it_may_not(database_url: str, seed: int):
     random = Random(f"issues {seed}")
-    statuses: Counter[int] = Counter()
     async with pair_of_replicas(database_url, START) as pair:
-        await install(pair.database, *CATALOGS, *([FORGE_2] if seed % 2 else []))
+        await install(pair.database, *CATALOGS, *([FORGE_2] if seed == 1 else []))
         upheaval = Upheaval(Random(f"issues {seed}"))
-        for _ in range(10):
-            try:
+        for _ in range(8):
+            with contextlib.suppress(InvalidInputError):
                 await import_lines(pair.database, *upheaval.draw((await read_all(pair.database)).rows))
-            except InvalidInputError:
-                continue
-        for body in managers((await read_all(pair.database)).rows):
-            if seed % 2:
-                body["scopes"] = [{**one, "catalog": f"{one['catalog']}@1"} for one in body["scopes"]]
-            made = (await pair.sides[0].call("POST", "/v1/tokens", pair.admin, body)).json()
-            first = TokenId(made["id"])
-            followers, seen = await issued_from(pair, made["secret"], first, random)
-            statuses += seen
-            reading = await read_all(pair.database)
-            whole = powers(reading.rows, naive.token_of(reading.rows, first), reading.now, operations=True)
-            for token_id in followers:
-                token = naive.token_of(reading.rows, token_id)
-                beyond = powers(reading.rows, token, reading.now, operations=True) - whole
-                assert not beyond, f"{body['owner']}: {token} from {first}: {sorted(beyond)}"
-    assert statuses[201] > 10
+        body = random.choice(managers((await read_all(pair.database)).rows))
+        if seed == 1:  # a version that is not the newest any more
+            body["scopes"] = [{**one, "catalog": f"{one['catalog']}@1"} for one in body["scopes"]]
+        made = (await pair.sides[0].call("POST", "/v1/tokens", pair.admin, body)).json()
+        statuses = await issue_and_go_on(pair, made["secret"], TokenId(made["id"]), random)
+        assert_within(await read_all(pair.database), TokenId(made["id"]))
+        assert statuses[201] > 1
+
+
+# What chance would hardly find
+
+
+@pytest.fixture
+async def pair(database_url):
+    async with pair_of_replicas(database_url, START) as running:
+        await install(running.database, *CATALOGS, FORGE_2)
+        yield running
+
+
+def on(*nodes: int, catalog: str = "forge", permissions: tuple[str, ...] = ("issue:read",)) -> Scope:
+    return Scope(catalog, Reach(ReachKind.SELECTED, nodes), permissions)
+
+
+CREATE = Scope("authz", Reach(ReachKind.USER), ("token:create",))
+
+
+async def issue(pair: Pair, secret: str, **changed: Any) -> httpx.Response:
+    wanted = {"reach": {"kind": "selected", "nodes": ["group:acme"]}, "permissions": ["issue:read"]}
+    body = {"name": "drawn", "catalog": "forge", "scopes": [wanted]} | changed
+    return await pair.sides[0].call("POST", "/v1/tokens", secret, body)
+
+
+def faults_of(answer: httpx.Response) -> list[tuple[str, str]]:
+    return [(fault["where"], fault["code"]) for fault in answer.json()["faults"]]
+
+
+async def test_nobody_moves_to_another_version_of_a_catalog_by_issuing(pair):
+    """There a name may hold more, or need a lower role."""
+    acme = await pair.node("group", "21")
+    for own, other in ((1, 2), (2, 1)):
+        named = {"authz": 1, "forge": own}
+        first, secret = await pair.put_token("dana", CREATE, on(acme), catalogs=named)
+        for catalog in ("forge", f"forge@{own}"):
+            answer = await issue(pair, secret, catalog=catalog)
+            assert (answer.status_code, answer.json()["catalogs"]) == (201, [f"forge@{own}"])
+        moved = await issue(pair, secret, catalog=f"forge@{other}")
+        assert (moved.status_code, faults_of(moved)) == (403, [("/catalog", "beyond_issuer")])
+        empty = await issue(pair, secret, catalog=f"forge@{other}", scopes=[])
+        assert (empty.status_code, faults_of(empty)) == (403, [("/catalog", "beyond_issuer")])
+        child = await issue(pair, pair.admin, catalog=f"forge@{other}", parent=first.id)
+        assert (child.status_code, faults_of(child)) == (400, [("/catalog", "beyond_parent")])
+    newest = await issue(pair, pair.admin, owner="dana")
+    assert newest.json()["catalogs"] == ["forge@2"]
+
+
+STATIONARY = """
+catalog: visits
+version: 1
+roles: {visitor: {inherits: false}, guest: [visitor]}
+top_role: guest
+permissions: {room: {enter: {project: {min_role: visitor}, group: }}}
+"""
+
+
+async def test_a_role_that_does_not_come_down_is_lent_to_no_service_account_below_its_place(pair):
+    """The robot is a guest below the group; who issues for it is a visitor of the group itself, not of what is in it."""
+    await install(pair.database, STATIONARY)
+    await import_lines(
+        pair.database,
+        {"type": "membership", "user": "olga", "node": "acme", "role": "owner"},
+        {"type": "membership", "user": "olga", "node": "acme/Tools", "role": "visitor"},
+        {"type": "membership", "user": "bot", "node": "acme/Tools", "role": "guest"},
+    )
+    acme, tools = await pair.node("group", "21"), await pair.node("group", "22")
+    held = (on(acme, catalog="authz", permissions=("token:create",)),)
+    first, secret = await pair.put_token("olga", *held, on(tools, catalog="visits", permissions=("room:enter",)))
+    wanted = {"reach": {"kind": "selected", "nodes": ["group:acme/Tools"]}, "permissions": ["room:enter"]}
+    answer = await issue(pair, secret, catalog="visits", owner="bot", scopes=[wanted])
+    assert (answer.status_code, faults_of(answer)) == (403, [("/scopes/0/permissions/0", "beyond_issuer")])
+    assert_within(await read_all(pair.database), first.id)

@@ -91,7 +91,7 @@ class Upgrade:
 
 
 @given(drawn=drawn_worlds())
-@decisions(DECISIONS // 2)
+@decisions(DECISIONS // 4)
 def test_whoever_is_said_to_fare_the_same_is_decided_the_same(drawn: Drawn):
     for old in drawn.rows.catalogs:
         upgrade = Upgrade(drawn, old)
@@ -117,7 +117,7 @@ def test_whoever_is_said_to_fare_the_same_is_decided_the_same(drawn: Drawn):
 def test_a_good_part_of_drawn_tokens_fares_the_same_and_is_said_to():
     said: Counter[tuple[bool, bool]] = Counter()
     turned: Counter[tuple[bool, bool]] = Counter()
-    for seed in range(120):
+    for seed in range(60):
         drawn = draw(f"newer/{seed}")
         upgrade = Upgrade(drawn, drawn.rows.catalogs[0])
         for token in drawn.rows.tokens:
@@ -131,7 +131,7 @@ def test_a_good_part_of_drawn_tokens_fares_the_same_and_is_said_to():
     total = said.total()
     assert said[False, False] > total / 10, said
     assert min(said[True, False], said[False, True], said[True, True]) > total / 50, said
-    assert turned[True, False] + turned[False, True] > 40, turned
+    assert turned[True, False] + turned[False, True] > 20, turned
 
 
 def test_a_version_compared_with_itself_changes_nothing_for_anybody():

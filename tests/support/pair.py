@@ -97,6 +97,12 @@ class Pair:
     gateway: str = ""
     shifted: timedelta = field(default_factory=timedelta)
 
+    async def node(self, kind: str, external_id: str) -> int:
+        """The database id of a place or a user."""
+        async with self.database.read() as conn:
+            query = text("select id from node where source = 'default' and kind = :kind and external_id = :id")
+            return int((await conn.execute(query, {"kind": kind, "id": external_id})).scalar_one())
+
     async def put_token(self, owner: str, *scopes: TokenScope, **given: Any) -> tuple[Token, str]:
         """Without asking anybody."""
         async with self.database.read() as conn:
@@ -136,20 +142,15 @@ class Pair:
 
 
 @asynccontextmanager
-async def pair_of_replicas(
-    url: str, lines: Iterable[Mapping[str, Any]], *, max_staleness: float = 5.0
-) -> AsyncIterator[Pair]:
-    """Running, with these lines imported, and `root` and `gateway` among them."""
+async def pair_of_replicas(url: str, lines: Iterable[Mapping[str, Any]], **given: Any) -> AsyncIterator[Pair]:
+    """Running, with these lines imported, `root` and `gateway` among them. `given` are settings of both."""
     pepper = base64.b64encode(bytes(range(60, 92))).decode()
     database = Database(url)
     await import_lines(database, *lines)
 
     @asynccontextmanager
     async def side(*, bell: bool) -> AsyncIterator[Side]:
-        settings = load_settings(
-            {}, database_url=url, peppers=f"k1:{pepper}", max_staleness=max_staleness, bell=bell, log_level="error"
-        )
-        app = create_app(settings)
+        app = create_app(load_settings({}, database_url=url, peppers=f"k1:{pepper}", bell=bell, **given))
         behind = Counted(app)
         app.state.hot._app = behind
         async with (

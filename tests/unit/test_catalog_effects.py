@@ -134,6 +134,33 @@ def test_an_operation_that_takes_a_part_of_anothers_requests_is_compared_with_it
     ]
 
 
+TWO = """\
+catalog: two
+version: 1
+attribute_parameters: {resource.kind: kind}
+permissions:
+  thing:
+    read: {when: {resource.kind: book}, project: "GET /from/:one/to/:other/:kind -> project :one"}
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (("-> project :one", "-> project :other"), BOTH),
+        ((":one", ":first"), SAME),
+        (("attribute_parameters: {resource.kind: kind}\n", ""), BOTH),
+        (("resource.kind: kind", "resource.kind: other"), BOTH),
+        (("when: {resource.kind: book}", "when: {resource.kind: film}"), BOTH),
+        (("when: {resource.kind: book}", "when: {resource.kind: book, context.x: 1}"), BROKEN),
+        (("when: {resource.kind: book}, ", ""), WIDENED),
+    ],
+)
+def test_where_and_when_it_holds_are_part_of_what_a_permission_is(change, expected):
+    comparison = Comparison(load_catalog(TWO), load_catalog(TWO.replace("version: 1", "version: 2").replace(*change)))
+    assert said(comparison.effect(holds("thing:read"))) == expected
+
+
 def test_a_new_call_is_told_from_one_that_was_known():
     added = effect(READER, ("operations:\n", "operations:\n  GET /projects/:id/boards: issue:read@project\n"))
     assert [call.unknown for call in added.calls] == [True]

@@ -138,6 +138,14 @@ def test_odd_parameter_names_become_names_that_a_catalog_can_have():
     assert list(loaded(document(paths)).operations) == ["GET /a/{user_id}/{user_id_2}/{_2}/x\\(y\\)"]
 
 
+def test_names_that_yaml_takes_for_something_else_stay_names():
+    catalog = loaded(document({"/null": {"get": {}}, "/true/{x}": {"get": {}}}, info={"title": "False"}))
+    assert (catalog.name, [permission.name for permission in catalog.permissions]) == (
+        "false",
+        ["null:read", "true:read"],
+    )
+
+
 def test_texts_of_the_document_stay_remarks():
     paths = {"/a": {"get": {"summary": "one\ntwo: {x} # 'three'\t\u2028*", "deprecated": True}}}
     text = drafted(document(paths, info={"title": 'A "quoted" title: # \\ \u0007'}))

@@ -56,12 +56,15 @@ class IssueReader:
     draft: TokenDraft
     faults: Faults = field(default_factory=Faults)
     catalogs: dict[str, Catalog] = field(default_factory=dict)
+    versions: Mapping[str, int] = field(default_factory=dict)
+    """Those that a catalog's name alone means here; the newest where it is not among them."""
 
     async def read(self, token_id: TokenId) -> Issue:
         """Raises InvalidInputError with every fault of the draft."""
         draft, faults, world = self.draft, self.faults, self.authority.world
         check_plain(draft, self.management.limits, world.now, faults)
         conditions = read_networks(draft.networks, self.management.limits, faults)
+        self.versions = await self._versions()
         of_scopes = await self._read_catalogs()
         owner, user = await self._read_owner()
         resource_owner = await self._read_resource_owner()
@@ -119,11 +122,17 @@ class IssueReader:
             faults.add("/catalog", "mixed_catalogs", message)
         return found
 
+    async def _versions(self) -> Mapping[str, int]:
+        """A token issues for no other versions than its own, nor has a parent children of others (C8, M2)."""
+        if not await self.authority.may(CREATE_ANY):
+            return self.authority.token.catalogs
+        parent = None if self.draft.parent is None else await self._find_parent(self.draft.parent)
+        return {} if parent is None else parent.catalogs
+
     async def _catalog(self, text: str, where: str) -> Catalog | None:
         name, version = parse_catalog(text)
-        own = self.authority.token.catalogs.get(name)
-        if version is None and own is not None and not await self.authority.may(CREATE_ANY):
-            version = own  # the only one that this token may issue for
+        if version is None:
+            version = self.versions.get(name)
         catalog = await self.management.shelf.find(self.conn, name, version)
         if catalog is None:
             message = f"there is no catalog `{shown(text)}`; `GET /v1/catalogs` lists those that there are"
@@ -230,11 +239,7 @@ class IssueReader:
         bound = self.authority.token.parent is not None and not await self.authority.may(CREATE_ANY)
         if text is None and not bound:
             return None
-        parent: Token | None = self.authority.token
-        if text not in (None, SELF, self.authority.token.id):
-            parent = await world.token(TokenId(text)) if is_token_id(text) else None
-            if parent is not None and not await self.authority.may_for(CREATE, parent.owner):
-                parent = None
+        parent = await self._find_parent(SELF if text is None else text)
         if parent is None:
             self.faults.add("/parent", "parent_unknown", "there is no such token, or this token may not issue under it")
             return None
@@ -248,6 +253,15 @@ class IssueReader:
         elif len(above) + 1 > self.management.limits.ancestors:
             message = f"a token has {self.management.limits.ancestors} tokens above it at most; issue from a higher one"
             self.faults.add("/parent", "too_deep", message)
+        return parent
+
+    async def _find_parent(self, text: str) -> Token | None:
+        """None for a token that is not there, and alike for one that the issuer may not issue under."""
+        if text in (SELF, self.authority.token.id):
+            return self.authority.token
+        parent = await self.authority.world.token(TokenId(text)) if is_token_id(text) else None
+        if parent is None or not await self.authority.may_for(CREATE, parent.owner):
+            return None
         return parent
 
     async def _lives(self, token: Token) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from authz_service.admin.faults import Faults
@@ -11,7 +11,7 @@ from authz_service.admin.reaches import ReadScope
 from authz_service.catalog.model import Catalog, Permission
 from authz_service.compiler.compile import compile_lookup
 from authz_service.compiler.lookup import LegacyHoldings, Lookup
-from authz_service.directory.model import NodeKind, User
+from authz_service.directory.model import NodeId, NodeKind, User
 from authz_service.engine.model import World
 from authz_service.engine.places import Place, effective_roles, is_member
 from authz_service.pdp.authority_facts import TransactionWorld
@@ -189,16 +189,20 @@ class _Holdings:
         """Whether the holder's owner has a membership there and, at a group, with it at all that lies below."""
         if self.catalog.upstream:
             return False
+        return is_member(place, self.holder.owner, self._memberships_below_too(place), self.catalog)
+
+    def _memberships_below_too(self, place: Place) -> Mapping[NodeId, str]:
+        """Those of the holder's owner that count at all that a scope on the place covers (C6)."""
         memberships = self.facts.memberships(self.holder.owner)
-        if place.kind is not NodeKind.PROJECT:
-            stationary = self.catalog.stationary_roles
-            memberships = {node: role for node, role in memberships.items() if role not in stationary}
-        return is_member(place, self.holder.owner, memberships, self.catalog)
+        if place.kind is NodeKind.PROJECT:
+            return memberships
+        stationary = self.catalog.stationary_roles
+        return {node: role for node, role in memberships.items() if role not in stationary}
 
     def _fit(self, place: Place, permission: Permission) -> bool:
         """Rule A4's roles, of the holder's owner: nobody has a service account do what they may not do themselves."""
         owner = self.holder.owner
-        roles = effective_roles(place, owner, self.facts.memberships(owner), self.catalog)
+        roles = effective_roles(place, owner, self._memberships_below_too(place), self.catalog)
         needed = [permission.boundaries.get(boundary) for boundary in (NodeKind.PROJECT, NodeKind.GROUP)]
         satisfying = self.catalog.roles_satisfying
         return all(role is None or satisfying.get(role, frozenset()) & roles for role in needed)

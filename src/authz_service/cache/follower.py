@@ -27,7 +27,9 @@ from authz_service.store.changes import ChangeKind, ParsedRevision, Poll, Revisi
 from authz_service.store.replicas import Member
 
 _BATCH: Final = 1000
-_SHORTEST_PAUSE: Final = 0.05
+_BETWEEN_POLLS: Final = 0.02
+"""At least, in seconds, however often the bell rings or somebody asks for freshness."""
+_SHORTEST_RETRY: Final = 0.05
 _LONGEST_RETRY: Final = 1.0
 
 
@@ -197,7 +199,7 @@ class Follower:
     # following
 
     async def _run(self) -> None:
-        retry = _SHORTEST_PAUSE
+        retry = _SHORTEST_RETRY
         while not self._stopping.is_set():
             connection: PollConnection | None = None
             try:
@@ -207,7 +209,7 @@ class Follower:
                     await self._presence.enter(connection)
                 while not self._stopping.is_set():
                     await self._poll(connection)
-                    retry = _SHORTEST_PAUSE
+                    retry = _SHORTEST_RETRY
                     await self._pause()
                 async with asyncio.timeout(self.settings.poll_timeout):
                     await connection.leave(self._presence.member)
@@ -221,13 +223,12 @@ class Follower:
             retry = min(retry * 2, _LONGEST_RETRY)
 
     async def _pause(self) -> None:
-        """Until the bell, a request for freshness, or the interval with 10 % jitter; 50 ms after the last at least."""
+        """Until the bell, a request for freshness, or the interval with 10 % jitter."""
         pause = self.settings.poll_interval * random.uniform(0.9, 1.1)  # noqa: S311 - jitter
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause):
                 await self._bell.wait()
-        if elapsed() - self._proof < _SHORTEST_PAUSE:
-            await asyncio.sleep(max(0.0, _SHORTEST_PAUSE - (elapsed() - self._proof)))
+        await asyncio.sleep(max(0.0, _BETWEEN_POLLS - (elapsed() - self._proof)))
 
     async def _poll(self, connection: PollConnection) -> None:
         """One look at the change log; again at once while there is more of it than one look shows."""

@@ -34,6 +34,8 @@ _ROUNDS: Final = 20
 _PARAMETER: Final = re.compile(r"\{([^{}]*)\}")
 _VERSION: Final = re.compile(r"v\d+([a-z]+\d*)?|api|rest")
 _BASE: Final = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
+_NO_TEXTS: Final = frozenset({"null", "true", "false"})
+"""Names that YAML takes for something else unless they are in quotes."""
 _OURSELVES: Final = frozenset({"me", "self", "profile"})
 _KINDS: Final[Mapping[str, str]] = dict.fromkeys(
     ("group", "org", "organization", "organisation", "team", "tenant", "workspace", "account", "company"), "group"
@@ -178,18 +180,18 @@ class _Writer:
             resource, action = each.permission
             by_permission.setdefault(resource, {}).setdefault(action, []).append(position)
         for resource, actions in by_permission.items():
-            lines.append(f"  {resource}:")
+            lines.append(f'  "{resource}":' if resource in _NO_TEXTS else f"  {resource}:")
             for action, positions in actions.items():
                 lines += [f"    {action}:", "      project: |"]
                 width = min(60, max(len(kept[position].text) for position in positions))
                 for position in positions:
                     lines.append(f"        {kept[position].text.ljust(width)}{_remark(kept[position].call)}")
                     at[len(lines)] = position
-        lines += [f"# left out: {one_line(each.call.id)}: {' '.join(each.why.split())}" for each in left_out]
+        lines += [f"# left out: {one_line(each.call.id)}: {one_line(each.why, 300)}" for each in left_out]
         return "\n".join(line.rstrip() for line in lines) + "\n", at
 
     def _top(self) -> Iterator[str]:
-        yield f"catalog: {self._name}"
+        yield f'catalog: "{self._name}"' if self._name in _NO_TEXTS else f"catalog: {self._name}"
         yield "version: 1"
         if self._api.title:
             yield f"title: {json.dumps(self._api.title, ensure_ascii=False)}"

@@ -191,11 +191,11 @@ def _escape(name: str) -> str:
     return name.replace("~", "~0").replace("/", "~1")
 
 
-def one_line(text: object) -> str:
-    """A stranger's text as it may stand in a catalog: one line of what prints, at most 80 characters."""
-    words = " ".join(str(text).split()) if isinstance(text, str) else ""
+def one_line(text: object, longest: int = 80) -> str:
+    """A stranger's text as it may stand in a catalog: one line of what prints."""
+    words = " ".join(text.split()) if isinstance(text, str) else ""
     clean = "".join(letter for letter in words if letter.isprintable())
-    return clean if len(clean) <= 80 else f"{clean[:79].rstrip()}…"
+    return clean if len(clean) <= longest else f"{clean[: longest - 1].rstrip()}…"
 
 
 def slug(text: str) -> str:

@@ -31,7 +31,7 @@ __all__ = ["BELL_CHANNEL", "Database", "Timeouts", "check_schema", "migrate", "r
 T = TypeVar("T")
 
 BELL_CHANNEL: Final = "authz_changes"
-_BELL_INTERVAL: Final = 0.05
+_BELL_INTERVAL: Final = 0.02
 _RING_SECONDS: Final = 1.0
 _RINGS: Final = "authz_rings"
 _TRIES: Final = 8
@@ -141,7 +141,7 @@ def ring_after_commit(conn: AsyncConnection) -> None:
 
 
 class Bell:
-    """Rings BELL_CHANNEL, best effort, at most once per 50 ms: what comes sooner is rung together at the end of them.
+    """Rings BELL_CHANNEL, best effort, at most once per 20 ms: what comes sooner is rung together at the end of them.
 
     A lost ring delays nobody beyond the next poll: the change log is the letter, this is only the bell.
     """

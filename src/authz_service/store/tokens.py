@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from dataclasses import replace as with_changes
 from datetime import datetime
+from sys import intern
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -327,11 +328,12 @@ def _scope_json(scope: Scope) -> dict[str, object]:
 
 
 def _scope(found: Mapping[str, Any]) -> Scope:
+    """Names are few and tokens many: each name is kept once for all of them."""
     reach = found["reach"]
     return Scope(
-        catalog=found["catalog"],
+        catalog=intern(found["catalog"]),
         reach=Reach(ReachKind(reach["kind"]), tuple(reach.get("nodes", ()))),
-        permissions=tuple(found["permissions"]),
+        permissions=tuple(map(intern, found["permissions"])),
     )
 
 
@@ -343,7 +345,7 @@ def read_record(row: RowMapping | Mapping[str, Any]) -> TokenRecord:
     read = Token(
         id=TokenId(row["id"]),
         owner=row["owner_id"] if row["owner_id"] is not None else row["owner_name"],
-        catalogs=dict(row["catalogs"]),
+        catalogs={intern(name): version for name, version in row["catalogs"].items()},
         kind=TokenKind(row["kind"]),
         scopes=tuple(_scope(scope) for scope in row["scopes"]),
         legacy_scopes=tuple(row["legacy_scopes"]),

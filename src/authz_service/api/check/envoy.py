@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
-from authz_service.api.check.forward import ANSWERS, METHODS, parameters_of
+from authz_service.api.check.forward import ANSWERS, GATEWAY_SCHEME, METHODS, parameters_of
 from authz_service.api.check.gateway import Call, answer_gateway, check_constants
 from authz_service.api.check.gateway_headers import CONSTANT_HEADERS, GatewayHeaders
 from authz_service.errors import InvalidInputError
 
-router = APIRouter(tags=["gateways"])
+router = APIRouter(tags=["gateways"], dependencies=[Depends(GATEWAY_SCHEME)])
 
 PREFIX: Final = "/gateway/envoy"
 CONSTANTS_PREFIX: Final = "/gateway/envoy-constants"
@@ -26,7 +26,7 @@ _STRIP: Final = {"X-Envoy-Auth-Headers-To-Remove": "authorization"}
     "/gateway/envoy/{path:path}",  # noqa: FAST003 - the path is read as it came, not as it was decoded
     response_class=Response,
     responses=ANSWERS,
-    openapi_extra=parameters_of("x-authz-catalog"),
+    openapi_extra=parameters_of("x-authz-catalog", path="path"),
     summary="May this request pass? (Envoy)",
 )
 async def envoy(request: Request) -> Response:

@@ -7,14 +7,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.security import APIKeyHeader
 
 from authz_service.api.check.bodies import Undecided
 from authz_service.api.check.gateway import Call, answer_gateway, check_constants
-from authz_service.api.check.gateway_headers import AUTHORIZATION, CONSTANT_HEADERS, GATEWAY, GatewayHeaders
+from authz_service.api.check.gateway_headers import CONSTANT_HEADERS, GatewayHeaders
+from authz_service.api.documents import problems
 from authz_service.errors import InvalidInputError
 
-router = APIRouter(tags=["gateways"])
+GATEWAY_SCHEME: Final = APIKeyHeader(
+    name="X-Authz-Gateway",
+    auto_error=False,
+    scheme_name="gateway_header",
+    description="the gateway's own token; not needed at its own listener",
+)
+router = APIRouter(tags=["gateways"], dependencies=[Depends(GATEWAY_SCHEME)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,7 @@ ALLOWED_HEADERS: Final[dict[str, Any]] = {
 }
 _CHALLENGE: Final = {"WWW-Authenticate": {"description": "by RFC 6750", "schema": {"type": "string"}}}
 ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
+    **problems(400, 500),
     200: {"description": "Pass it on, without the token and with these headers", "headers": ALLOWED_HEADERS},
     401: {"description": "No valid token was shown", "headers": _CHALLENGE},
     403: {"description": "Denied, with what is missing; or the request is not in order", "headers": _CHALLENGE},
@@ -65,15 +74,13 @@ ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-def parameters_of(*names: str) -> dict[str, Any]:
-    """The headers that a route reads, for its `openapi_extra`."""
-    return {
-        "parameters": [
-            {"name": name, "in": "header", "required": False, "schema": {"type": "string"}}
-            for name in (AUTHORIZATION, GATEWAY, *names)
-            if name != AUTHORIZATION  # OpenAPI says of this one that it shall be ignored
-        ]
-    }
+def parameters_of(*names: str, path: str | None = None) -> dict[str, Any]:
+    """The headers that a route reads, and the parameter of its path where it is read raw, for its `openapi_extra`."""
+    header = {"in": "header", "required": False, "schema": {"type": "string"}}
+    found: list[dict[str, Any]] = [{"name": name, **header} for name in names]
+    if path is not None:
+        found.append({"name": path, "in": "path", "required": True, "schema": {"type": "string"}})
+    return {"parameters": found}
 
 
 @router.get(

@@ -28,7 +28,7 @@ _UNUSUAL: Final = frozenset({b"content-encoding", b"transfer-encoding", b"expect
 """Headers that send a request the long way."""
 
 
-class _Check(msgspec.Struct, forbid_unknown_fields=True):
+class _Check(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     token: str
     catalog: str
     resource: str
