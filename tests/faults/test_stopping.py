@@ -12,6 +12,7 @@ import pytest
 from tests.faults import scenarios
 from tests.faults.client import Connection, check_request, now
 from tests.faults.fleet import PROJECT, Fleet, wait_until
+from tests.faults.proxy import HOLE
 from tests.faults.traffic import Traffic
 
 
@@ -135,6 +136,14 @@ def test_a_stopped_replica_leaves_no_row_behind(three):
     assert three.replicas[1].wait() == 0
     assert asyncio.run(three.postgres.fetch(rows))[0]["count"] == len(three.replicas) - 1
     three.replicas[1].relaunch().await_answering()
+
+
+def test_a_replica_whose_database_says_nothing_stops_all_the_same(three):
+    three.proxies.set("2", HOLE)
+    three.replicas[2].terminate()
+    assert three.replicas[2].wait(30) == 0
+    three.proxies.heal("2")
+    three.replicas[2].relaunch().await_answering()
 
 
 def test_workers_that_die_and_stand_still():

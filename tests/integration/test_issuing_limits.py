@@ -125,7 +125,7 @@ permissions: {room: {enter: {project: {min_role: visitor}, group: }}}
 
 
 async def test_a_role_that_does_not_come_down_is_lent_to_no_service_account_below_its_place(pair):
-    """The robot is a guest below the group; who issues for it is a visitor of the group itself, not of what is in it."""
+    """The robot is a guest there and below; who issues for it is a visitor of the group itself, and below nobody."""
     await install(pair.database, STATIONARY)
     await import_lines(
         pair.database,

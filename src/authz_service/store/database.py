@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
@@ -33,6 +34,7 @@ T = TypeVar("T")
 BELL_CHANNEL: Final = "authz_changes"
 _BELL_INTERVAL: Final = 0.02
 _RING_SECONDS: Final = 1.0
+_CLOSE_SECONDS: Final = 2.0
 _RINGS: Final = "authz_rings"
 _TRIES: Final = 8
 
@@ -132,7 +134,10 @@ class Database:
         """Close the pool; what is still running on it fails."""
         if self._bell is not None:
             await self._bell.close()
-        await self._engine.dispose()
+        # A farewell that nobody takes must not keep a process from its end.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._engine.dispose()
 
 
 def ring_after_commit(conn: AsyncConnection) -> None:
