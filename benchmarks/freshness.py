@@ -366,8 +366,12 @@ def table(result: dict[str, Any]) -> str:
     faults = Counter({name: count for row in result["rows"] for name, count in row["faults"].items()})
     machine = result["machine"]
     about = ", ".join(f"{name} {count}" for name, count in sorted(faults.items()))
+    where = (
+        f"{machine['cores']} cores ({machine['processor']}) for the replicas, the database, the proxies and the client"
+        f" together; load when it began {machine['load_before']:g}. {result['at'][:10]}."
+    )
     lines += ["", f"S = {result['staleness']:g} s, {result['replicas']} replicas. Faults: {about or 'none'}."]
-    lines += [f"Machine: {machine}." if isinstance(machine, str) else f"Machine: {json.dumps(machine)}."]
+    lines += [f"{where} The same as [JSON](performance/freshness.json)."]
     return "\n".join(lines)
 
 

@@ -82,7 +82,9 @@ async def given(stage: Stage, *permissions: str, node: str = "project:acme/web",
 async def ask(stage: Stage, secret: str, permission: str, **more: str) -> str:
     resource, _, action = permission.partition(":")
     body = {"catalog": "shops", "resource": resource, "action": action, "target": "acme/web", **more}
-    return (await stage.call("POST", "/v1/self/check", secret, body)).json()["reason"]
+    answer = await stage.call("POST", "/v1/self/check", secret, body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["reason"]
 
 
 # install
@@ -480,3 +482,47 @@ async def test_ten_installs_at_once_leave_one_text_for_each_version(stage):
     texts = [SHOPS.replace("refund", f"refund_{number}") for number in range(10)]
     answers = await asyncio.gather(*(install(stage, admin, text) for text in texts))
     assert sorted(answer.status_code for answer in answers) == [201, *[409] * 9]
+
+
+def large(operations: int) -> str:
+    """A catalog that takes its time to be read."""
+    lines = "".join(f"        GET /shops/:shop/things{number}\n" for number in range(operations))
+    head = SHOPS.replace('read: {project: "GET /shops/:shop/orders"', "see: project\n    read: {project: ")
+    return head.partition("  order:")[0] + "  thing:\n    read:\n      project: |\n" + lines
+
+
+async def test_a_large_catalog_holds_up_no_decision_while_it_is_read(stage):
+    admin = await admin_of(stage)
+    await install(stage, admin, SHOPS)
+    _, secret = await given(stage, "order:read")
+    assert await ask(stage, secret, "order:read") == "granted"
+    assert (await install(stage, admin, large(15_000).replace("catalog: shops", "catalog: large"))).status_code == 201
+    _, other = await stage.give("dana", await stage.scope_at("large", ["project:acme/web"], "thing:read"))
+    body = {"catalog": "large", "resource": "thing", "action": "read", "target": "acme/web"}
+    first = asyncio.create_task(stage.call("POST", "/v1/self/check", other, body))
+    answered = 0
+    while not first.done():
+        assert await ask(stage, secret, "order:read") == "granted"
+        answered += 1
+        await asyncio.sleep(0.01)  # what is answered from memory never gives way by itself
+    assert answered > 5
+    until = elapsed() + 60
+    while (await stage.call("POST", "/v1/self/check", other, body)).json().get("reason") != "granted":
+        assert elapsed() < until, "it was never read"
+        await asyncio.sleep(0.1)
+
+
+async def test_a_stored_text_that_is_not_read_here_decides_nothing_and_hides_no_other_catalog(stage):
+    admin = await admin_of(stage)
+    await install(stage, admin, SHOPS)
+    await stage.install("catalog: shops\nversion: 2\nfuture: true\n", "shops", 2)
+    _, secret = await given(stage, "order:read", catalogs={"shops": 2})
+    body = {"catalog": "shops", "resource": "order", "action": "read", "target": "acme/web"}
+    answer = await stage.call("POST", "/v1/self/check", secret, body)
+    assert answer.status_code == 503
+    _, older = await given(stage, "order:read")
+    assert await ask(stage, older, "order:read") == "granted"
+    listed = (await stage.call("GET", "/v1/catalogs", admin)).json()["items"]
+    assert next(item["versions"] for item in listed if item["name"] == "shops") == [2, 1]
+    found = await compare(stage, admin, changed(version=3), query="?limit=10", name="shops@1")
+    assert {item["version"]: item["refusal"] for item in found["items"]} == {2: "version_unknown"}

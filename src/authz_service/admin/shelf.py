@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -49,5 +50,7 @@ class Shelf:
             _, text = await catalogs.load_text(conn, installed.name, installed.version)
             if text is None:
                 return None
-            self._parsed[key] = load_catalog(text, file=f"{installed.name}@{installed.version}")
+            label = f"{installed.name}@{installed.version}"
+            # In a thread: seconds of a large catalog would hold up every decision of this process.
+            self._parsed[key] = await asyncio.to_thread(load_catalog, text, file=label)
         return self._parsed[key]

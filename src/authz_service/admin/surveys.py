@@ -16,6 +16,7 @@ from authz_service.catalog.effects import Comparison, Effect
 from authz_service.catalog.model import Catalog
 from authz_service.compiler.holding import holding_of
 from authz_service.directory.model import NodeId, NodeKind
+from authz_service.errors import CatalogInvalidError
 from authz_service.store import pins
 from authz_service.store.pins import Pin
 from authz_service.store.tokens import TokenRecord
@@ -128,7 +129,10 @@ class Surveyor:
     async def _prepare(self, page: Sequence[Pin]) -> None:
         """The comparisons that the page needs, and the tokens above its tokens."""
         for version in {pin.record.token.catalogs[self.new.name] for pin in page} - self._comparisons.keys():
-            old = await self.management.shelf.find(self.conn, self.new.name, version)
+            try:
+                old = await self.management.shelf.find(self.conn, self.new.name, version)
+            except CatalogInvalidError:
+                old = None
             self._comparisons[version] = None if old is None else await asyncio.to_thread(Comparison, old, self.new)
         wanted = {pin.record.token.parent for pin in page}
         while missing := [parent for parent in wanted if parent is not None and parent not in self._above]:

@@ -11,7 +11,7 @@ import typer
 
 from authz_service.cli import catalog_reports as reports
 from authz_service.cli import exits
-from authz_service.cli.asking import connect
+from authz_service.cli.asking import STDIN, connect
 from authz_service.cli.manage import cell, pages, read_bytes
 from authz_service.cli.options import OutputKind, TokenFile, Url
 from authz_service.cli.printing import Output, UsageFault, print_json, print_note, print_table
@@ -52,7 +52,7 @@ def from_openapi(
     from authz_service.catalog.openapi import read_openapi
 
     api = read_openapi(_read_text(file), file=str(file))
-    text = draft_catalog(api, name=name, source=file.name)
+    text = draft_catalog(api, name=name, source="an OpenAPI document" if file == STDIN else file.name)
     typer.echo(text, nl=False)
     left_out = text.count("\n# left out: ")
     print_note(f"{len(api.calls)} calls; decide names, boundaries and targets before you install it")

@@ -28,10 +28,11 @@ from authz_service.cache.facts import (
 from authz_service.cache.follower import Follower
 from authz_service.cache.journal import Journal, Touch
 from authz_service.catalog.loader import load_catalog
-from authz_service.catalog.model import ParameterKind
+from authz_service.catalog.model import Catalog, ParameterKind
 from authz_service.directory.model import INSTANCE_ID, Node, NodeId, NodeKind, TargetText
-from authz_service.errors import CannotDecideError, DatabaseUnavailableError, OverloadedError
+from authz_service.errors import CannotDecideError, CatalogInvalidError, DatabaseUnavailableError, OverloadedError
 from authz_service.store import catalogs, directory, tokens
+from authz_service.store.catalogs import CatalogVersion
 from authz_service.store.changes import ALL_KEYS, ChangeKind, Stamp
 from authz_service.store.database import Database
 
@@ -50,6 +51,8 @@ class FactReader:
 
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
+        self._parsing: dict[tuple[str, int, bytes], asyncio.Task[Catalog]] = {}
+        """A version never changes, so that its digest names one catalog for ever."""
 
     async def read(self, conn: AsyncConnection, key: FactKey) -> Loaded:
         match key:
@@ -178,10 +181,24 @@ class FactReader:
 
     async def _catalog(self, conn: AsyncConnection, key: CatalogKey) -> Loaded:
         stamp, found = await catalogs.load(conn, key.name, key.version)
-        text = None if found is None else found.text
-        catalog = None if text is None else load_catalog(text, file=f"{key.name}@{key.version}")
+        catalog = None if found is None else await self._parsed(found)
         touches = [Touch(ChangeKind.CATALOG, key.name)]
         return stamp, touches, lambda: self._facts.catalogs.__setitem__(key, catalog)
+
+    async def _parsed(self, found: CatalogVersion) -> Catalog:
+        """In a thread, once: seconds of a large catalog would hold up every decision of this process.
+
+        Whoever gives up waiting leaves the work to whoever asks next. Raises CannotDecideError for a text that this
+        version of the service does not read.
+        """
+        key = (found.name, found.version, found.digest)
+        if key not in self._parsing:
+            label = f"{found.name}@{found.version}"
+            self._parsing[key] = asyncio.create_task(asyncio.to_thread(load_catalog, found.text or "", file=label))
+        try:
+            return await asyncio.shield(self._parsing[key])
+        except CatalogInvalidError as error:
+            raise CannotDecideError(f"the catalog `{found.name}@{found.version}` cannot be read here") from error
 
 
 class Loader:
