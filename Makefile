@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 QUICK := $(wildcard tests/unit tests/property tests/conformance)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup gateways run test test-fast test-long test-faults mutants check fix bench bench-freshness bench-scale \
+.PHONY: help setup gateways run test test-fast test-long test-faults mutants check fix bench bench-freshness bench-overload bench-scale \
 	catalogs schema openapi wheel clean
 
 help: ## list the targets
@@ -61,6 +61,9 @@ bench: setup ## how many decisions a second, and how fast, beside peers; within 
 
 bench-freshness: setup ## how soon every replica knows of a revoke
 	$(BIN)/python -m benchmarks.freshness
+
+bench-overload: setup ## what floods, idle and slow clients do to everybody else
+	$(BIN)/python -m benchmarks.overload
 
 bench-scale: setup ## what grows with the directory and the tokens, and what must not; half an hour (BENCH=--quick)
 	$(BIN)/python tools/bench_tools.py

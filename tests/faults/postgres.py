@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import shutil
 import signal
@@ -18,12 +19,13 @@ from urllib.parse import quote
 
 import asyncpg
 
-from authz_service.embedded import EmbeddedPostgres, find_binaries
+from authz_service.embedded import EmbeddedPostgres, EmbeddedPostgresError, find_binaries
 
 SETTINGS: Mapping[str, str] = {
     "fsync": "off",  # processes die here, never the machine
     "full_page_writes": "off",
     "max_connections": "120",
+    "dynamic_shared_memory_type": "mmap",  # goes with the folder, when nobody is left to remove it
     "shared_buffers": "32MB",
     "wal_level": "replica",
     "max_wal_senders": "5",
@@ -66,9 +68,20 @@ class Postgres:
         self.server.stop()
 
     def remove(self) -> None:
+        """End it, and take away its folder; and what a server that was killed left in the system's memory."""
+        note = self._note()
         self.stop()
+        if len(note) > 6 and self._note():
+            ctypes.CDLL(None).shmctl(int(note[6].split()[1]), 0, None)  # IPC_RMID
         for folder in {self.folder, self.server.folder}:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _note(self) -> list[str]:
+        """What a server writes about itself, and removes when it ends in order."""
+        try:
+            return (self.server.folder / "postgres" / "postmaster.pid").read_text().splitlines()
+        except (OSError, EmbeddedPostgresError):
+            return []
 
     @property
     def socket(self) -> str:

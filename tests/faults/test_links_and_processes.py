@@ -72,3 +72,11 @@ def test_after_all_of_it_nothing_has_piled_up(fleet):
         assert replica.files() < 100
     rows = asyncio.run(fleet.postgres.fetch("select count(*) from replica"))
     assert rows[0]["count"] == len(fleet.replicas)
+
+
+@pytest.mark.long
+def test_without_a_bell_looks_carry_the_promise():
+    """As on an engine without LISTEN."""
+    with Fleet(replicas=2, env={"AUTHZ_BELL": "false"}) as deaf:
+        asyncio.run(scenarios.black_hole(deaf))
+        asyncio.run(scenarios.waits(deaf))

@@ -156,16 +156,23 @@ class Machine:
             return
         answers: list[tuple[Asked, httpx.Response]] = []
         interview = Interview(self.pair, self.secrets, before)
+        chosen = [[self.random.choice(questions) for _ in range(10)] for _ in range(4)]
+        for side in self.pair.sides:
+            if self.random.random() < 0.5:  # all is loaded while it changes
+                side.point.facts.drop_all()
         happening = asyncio.create_task(act())
-        chosen = [self.random.choice(questions) for _ in range(40)]
-        for position, asked in enumerate(chosen):
-            side = self.pair.sides[position % 2]
-            body = interview.body(asked) | item_of(asked)
-            answer = await side.call("POST", "/check", self.pair.gateway, body, short=position % 4 < 2)
-            assert answer.status_code == 200, (self.context, answer.text)
-            answers.append((asked, answer))
-            if happening.done() and position > 8:
-                break
+
+        async def keep_asking(number: int) -> None:
+            for position, asked in enumerate(chosen[number]):
+                if happening.done() and position > 2:
+                    return
+                body = interview.body(asked) | item_of(asked)
+                side = self.pair.sides[number % 2]
+                answer = await side.call("POST", "/check", self.pair.gateway, body, short=number < 2)
+                assert answer.status_code == 200, (self.context, answer.text)
+                answers.append((asked, answer))
+
+        await asyncio.gather(*(keep_asking(number) for number in range(len(chosen))))
         await happening
         after = await read_all(self.pair.database)
         # Creation takes no revision, and nobody asks about what is not there yet.
