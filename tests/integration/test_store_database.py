@@ -227,7 +227,7 @@ async def test_many_revisions_ring_few_bells_and_one_after_the_last(database: Da
         async with database.transaction() as conn:
             await touch(conn)
     await listener.next_ring()
-    assert listener.rings <= (loop.time() - start) / 0.05 + 2
+    assert listener.rings <= (loop.time() - start) / 0.02 + 2
 
 
 async def test_a_rolled_back_revision_rings_no_bell_later(database_url: str, listener: Listener):

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from tests.reference.rows import Rows
 from tests.support.case_rows import NOW, rows_of, token_id
 from tests.support.cases import SHOWN, Case, CaseWorld, Question
-from tests.support.stored_rows import external_id, import_lines, install, put_rows
+from tests.support.stored_rows import external_id, import_lines, install, put_rows, read_rows
 
 from authz_service.app import create_app
 from authz_service.catalog.loader import load_catalog
@@ -49,6 +49,8 @@ class CaseService:
     hot: httpx.AsyncClient
     gateway: str = ""
     secrets: Mapping[TokenId, str] | None = None
+    rows: Rows | None = None
+    """What is stored, read back."""
     entered: CaseWorld | None = None
 
     async def enter(self, case: Case) -> None:
@@ -68,6 +70,7 @@ class CaseService:
             for event in case.world.then:
                 await events.happen(*event.split())
             await self.point.follower.poll_now()
+        self.rows = await read_rows(self.database)
         self.entered = case.world
 
     async def _clear(self) -> None:
