@@ -92,9 +92,9 @@ class Load:
     async def flood(self, rate: float) -> None:
         """Tokens of nobody, with a right checksum, at a rate; 0 is as many as 64 connections carry."""
 
-        async def one() -> None:
+        async def one(number: int) -> None:
             connection = Connection(self.port)
-            due = now()
+            due = now() + (number / rate if rate else 0.0)  # one after the other, not all at once
             try:
                 while True:
                     if rate:
@@ -107,7 +107,7 @@ class Load:
             finally:
                 connection.close()
 
-        await asyncio.gather(*(one() for _ in range(FLOODS)))
+        await asyncio.gather(*(one(number) for number in range(FLOODS)))
 
     async def idle(self, count: int) -> None:
         """Connections that ask nothing."""
