@@ -81,7 +81,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with _running(settings, metrics, hot.fold) as (services, sample):
             app.state.services = services
-            app.state.gateways = read_gateway_trust(settings)
+            app.state.gateways = read_gateway_trust(settings, dev=settings.environment is Environment.DEV)
             app.state.quick = hot.quick = QuickAnswers(services.point, encode_decision)
             app.state.sample = sample
             gc.collect()

@@ -81,11 +81,11 @@ def test_a_file_without_one_token_stops_the_start(tmp_path):
         if text is not None:
             path.write_bytes(text.encode() if isinstance(text, str) else text)
         with pytest.raises(StartError, match="AUTHZ_GATEWAY_TOKEN_FILE"):
-            read_gateway_trust(settings)
+            read_gateway_trust(settings, dev=False)
     secret = new_secret("azt", "k1").reveal()
     path.write_text(f"{secret}\n")
-    trust = read_gateway_trust(settings)
+    trust = read_gateway_trust(settings, dev=False)
     assert (trust.secret, trust.loopback) == (secret, False)
     assert secret not in repr(trust)
     in_dev = load_settings(BASE, environment=Environment.DEV, gateway_token_file=path)
-    assert read_gateway_trust(in_dev).loopback
+    assert read_gateway_trust(in_dev, dev=True).loopback

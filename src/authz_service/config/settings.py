@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
@@ -13,13 +11,11 @@ from typing import Any, Final
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from authz_service.api.check.gateway import GatewayTrust
-from authz_service.api.check.gateway_listener import parse_listen
+from authz_service.config.gateways import GatewaySettings, gateway_contradictions
+from authz_service.config.peppers import SecretSettings, secret_contradictions
 from authz_service.errors import Fault, StartError
-from authz_service.tokens.secret import DEFAULT_PREFIX, is_kid, is_prefix, parse_secret
 
 PREFIX: Final = "AUTHZ_"
-MIN_PEPPER_BYTES: Final = 32
 OF_CLIENTS: Final = frozenset({"AUTHZ_URL", "AUTHZ_TOKEN", "AUTHZ_PG_BIN"})
 """Variables of the command line and the embedded database; they are no settings of the service."""
 
@@ -41,7 +37,7 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
-class Settings(BaseSettings):
+class Settings(BaseSettings, GatewaySettings, SecretSettings):
     """What the service runs with. Make it with `load_settings`, which names every fault at once; it never changes."""
 
     model_config = SettingsConfigDict(
@@ -100,36 +96,6 @@ class Settings(BaseSettings):
     shutdown_timeout: float = Field(
         15.0, ge=0.0, le=600.0, description="seconds that requests under way get to end after a stop was asked for"
     )
-
-    # gateways
-    gateway_listen: str | None = Field(
-        None,
-        description="a listener of the gateway's own, `127.0.0.1:8081` or `unix:/run/authz/gateway.sock`: whoever"
-        " reaches it counts as the gateway of AUTHZ_GATEWAY_TOKEN_FILE, and nothing but `/gateway/` answers there",
-    )
-    gateway_token_file: Path | None = Field(
-        None, description="a file with the gateway's token, which holds `decision:evaluate` and nothing else"
-    )
-    gateway_cert_file: Path | None = Field(None, description="the certificate that the gateway's listeners show, PEM")
-    gateway_key_file: Path | None = Field(None, description="its key")
-    gateway_client_ca_file: Path | None = Field(
-        None,
-        description="authorities whose certificates the gateway's listeners ask for (mTLS), PEM; needed beyond this"
-        " machine",
-    )
-    grpc_listen: str | None = Field(
-        None, description="where Envoy's gRPC surface listens, `127.0.0.1:9001`; needs `authz-service[grpc]`"
-    )
-
-    # secrets
-    peppers: SecretStr | None = Field(
-        None,
-        description="keys of the digests under which secrets are stored, as `kid:base64,kid:base64`; each of 32 bytes"
-        " or more. Whoever has them and the database can tell whether a guess is a token; losing them loses all tokens",
-    )
-    peppers_file: Path | None = Field(None, description="the same in a file, one `kid:base64` a line")
-    pepper_kid: str | None = Field(None, description="the pepper for new secrets; needed where there are several")
-    token_prefix: str = Field(DEFAULT_PREFIX, description="what every secret begins with: 1 to 16 letters and digits")
 
     # bounds
     check_body_limit: int = Field(64 * 1024, ge=1024, le=64 << 20, description="bytes of the body of a `/check`")
@@ -203,10 +169,6 @@ _NO_DATABASE: Final = (
     "set AUTHZ_DATABASE_URL (or DATABASE_URL) to `postgresql://user:password@host:5432/database`;"
     " `authz dev` needs neither"
 )
-_NO_PEPPERS: Final = (
-    "set AUTHZ_PEPPERS to `k1:` and 32 random bytes in base64, as `openssl rand -base64 32` prints them, or"
-    " AUTHZ_PEPPERS_FILE to a file of such lines; keep them: without them no token works"
-)
 
 
 def load_settings(
@@ -236,22 +198,6 @@ def unknown_settings(environ: Mapping[str, str] | None = None) -> list[str]:
     """Variables that begin with AUTHZ_ and are no settings: a slip of the pen, or another program's."""
     known = {variable for name in Settings.model_fields for variable in _variables(name)} | OF_CLIENTS
     return sorted(name for name in (environ or os.environ) if name.startswith(PREFIX) and name not in known)
-
-
-def read_peppers(settings: Settings) -> tuple[dict[str, bytes], str]:
-    """The peppers by `kid`, and the `kid` of new secrets. Raises StartError with every fault."""
-    peppers, faults = _peppers(settings)
-    kid = settings.pepper_kid or (next(iter(peppers)) if len(peppers) == 1 else None)
-    if not faults and not peppers:
-        faults.append(Fault("AUTHZ_PEPPERS", "missing", _NO_PEPPERS))
-    if not faults and kid is None:
-        listed = ", ".join(f"`{name}`" for name in peppers)
-        faults.append(Fault("AUTHZ_PEPPER_KID", "missing", f"say which of {listed} is for new secrets"))
-    if not faults and kid not in peppers:
-        faults.append(Fault("AUTHZ_PEPPER_KID", "unknown", f"there is no pepper `{kid}`; AUTHZ_PEPPERS has to name it"))
-    if faults or kid is None:
-        raise StartError("; ".join(f"{fault.where}: {fault.message}" for fault in faults), faults=faults)
-    return peppers, kid
 
 
 def to_environment(settings: Settings) -> dict[str, str]:
@@ -312,7 +258,7 @@ def _contradictions(settings: Settings, *, without_peppers: bool) -> Iterable[Fa
             f"{settings.max_staleness:g} s is not more than a poll's interval ({settings.poll_interval:g} s, and a"
             f" tenth) and timeout ({settings.poll_timeout:g} s) together, so a healthy service would deny; raise it",
         )
-    yield from _gateway_contradictions(settings)
+    yield from gateway_contradictions(settings, dev=settings.environment is Environment.DEV)
     if settings.uds is not None and {"host", "port"} & settings.model_fields_set:
         yield Fault(
             "AUTHZ_UDS", "contradiction", "a Unix socket stands in place of host and port; set one or the other"
@@ -326,103 +272,4 @@ def _contradictions(settings: Settings, *, without_peppers: bool) -> Iterable[Fa
         )
     if settings.batch_body_limit < settings.check_body_limit:
         yield Fault("AUTHZ_BATCH_BODY_LIMIT", "contradiction", "a batch may not be smaller than AUTHZ_CHECK_BODY_LIMIT")
-    if not is_prefix(settings.token_prefix):
-        yield Fault("AUTHZ_TOKEN_PREFIX", "invalid", "write 1 to 16 ASCII letters and digits")
-    if settings.peppers is not None and settings.peppers_file is not None:
-        yield Fault("AUTHZ_PEPPERS_FILE", "contradiction", "AUTHZ_PEPPERS is set too; set one of them")
-    elif not without_peppers:
-        try:
-            read_peppers(settings)
-        except StartError as error:
-            yield from error.faults
-
-
-def _gateway_contradictions(settings: Settings) -> Iterator[Fault]:
-    for variable, text in (
-        ("AUTHZ_GATEWAY_LISTEN", settings.gateway_listen),
-        ("AUTHZ_GRPC_LISTEN", settings.grpc_listen),
-    ):
-        at = None if text is None else parse_listen(text)
-        if text is None:
-            continue
-        if at is None:
-            yield Fault(variable, "invalid", "write `127.0.0.1:8081`, or `unix:` and an absolute path")
-        elif settings.gateway_token_file is not None and settings.gateway_client_ca_file is None and not at.is_local:
-            yield Fault(
-                variable,
-                "contradiction",
-                "anybody on the network would count as the gateway: listen at 127.0.0.1 or a Unix socket, or set"
-                " AUTHZ_GATEWAY_CLIENT_CA_FILE",
-            )
-    listens = settings.gateway_listen is not None or settings.grpc_listen is not None
-    if settings.gateway_listen is not None and settings.gateway_token_file is None:
-        yield Fault(
-            "AUTHZ_GATEWAY_TOKEN_FILE", "missing", "the gateway's own listener stands for a token: name its file"
-        )
-    if settings.gateway_token_file is not None and not listens and settings.environment is not Environment.DEV:
-        yield Fault(
-            "AUTHZ_GATEWAY_TOKEN_FILE",
-            "contradiction",
-            "it counts at AUTHZ_GATEWAY_LISTEN or AUTHZ_GRPC_LISTEN; set one",
-        )
-    tls = [settings.gateway_cert_file, settings.gateway_key_file, settings.gateway_client_ca_file]
-    if any(tls) and not (all(tls) and listens):
-        yield Fault(
-            "AUTHZ_GATEWAY_CLIENT_CA_FILE",
-            "contradiction",
-            "mTLS takes AUTHZ_GATEWAY_CERT_FILE, AUTHZ_GATEWAY_KEY_FILE and this, and a listener to use them at",
-        )
-
-
-def read_gateway_trust(settings: Settings) -> GatewayTrust:
-    """What identifies a gateway besides the token that it shows. Raises StartError for a file without a token."""
-    if settings.gateway_token_file is None:
-        return GatewayTrust()
-    try:
-        secret = settings.gateway_token_file.read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        why = (getattr(error, "strerror", None) or "it is no text").lower()
-        raise StartError(f"AUTHZ_GATEWAY_TOKEN_FILE: `{settings.gateway_token_file}` cannot be read: {why}") from error
-    if parse_secret(secret) is None:
-        raise StartError(f"AUTHZ_GATEWAY_TOKEN_FILE: `{settings.gateway_token_file}` holds no token, or more than one")
-    return GatewayTrust(secret, loopback=settings.environment is Environment.DEV)
-
-
-def _peppers(settings: Settings) -> tuple[dict[str, bytes], list[Fault]]:
-    variable = "AUTHZ_PEPPERS" if settings.peppers_file is None else "AUTHZ_PEPPERS_FILE"
-    text = "" if settings.peppers is None else settings.peppers.get_secret_value()
-    if settings.peppers_file is not None:
-        try:
-            text = settings.peppers_file.read_text("utf-8").replace("\n", ",")
-        except (OSError, UnicodeDecodeError) as error:
-            why = getattr(error, "strerror", None) or "it is no text"
-            return {}, [Fault(variable, "unreadable", f"`{settings.peppers_file}` cannot be read: {why.lower()}")]
-    peppers: dict[str, bytes] = {}
-    faults: list[Fault] = []
-    for number, entry in enumerate((part.strip() for part in text.split(",")), start=1):
-        if entry:
-            fault = _read_pepper(entry, peppers)
-            if fault:
-                faults.append(Fault(variable, "invalid", f"pepper {number}: {fault}"))
-    return peppers, faults
-
-
-def _read_pepper(entry: str, peppers: dict[str, bytes]) -> str:
-    """What is wrong with one `kid:base64`; empty when it was added. Says nothing of the value itself."""
-    kid, colon, encoded = entry.partition(":")
-    if not colon:
-        return "write it as `kid:base64`"
-    if not is_kid(kid):
-        return "its kid is 1 to 8 small ASCII letters and digits"
-    if kid in peppers:
-        return f"the kid `{kid}` stands here twice"
-    try:
-        pepper = base64.b64decode(encoded, validate=True)
-    except binascii.Error:
-        return f"`{kid}` is not base64"
-    if len(pepper) < MIN_PEPPER_BYTES:
-        return f"`{kid}` has {len(pepper)} bytes; take {MIN_PEPPER_BYTES} random ones or more"
-    if len(set(pepper)) < MIN_PEPPER_BYTES // 4:
-        return f"`{kid}` is not random; take the output of `openssl rand -base64 32`"
-    peppers[kid] = pepper
-    return ""
+    yield from secret_contradictions(settings, without_peppers=without_peppers)
