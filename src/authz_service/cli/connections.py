@@ -8,7 +8,7 @@ import resource
 from collections.abc import Iterable
 from typing import Any, ClassVar, Final
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from authz_service.cli.answering import Answering
 
 _HEAD_SECONDS: Final = 10.0
 """From a request's first byte until its last header."""
@@ -45,13 +45,11 @@ def allow_files() -> int:
     return 1_000_000 if soft == resource.RLIM_INFINITY else max(16, soft - _OWN_FILES)
 
 
-class Bounded(HttpToolsProtocol):
-    """uvicorn's protocol with an end to patience. One worker, one process: its state is the class's."""
+class Bounded(Answering):
+    """The protocol with an end to patience. One worker, one process: its state is the class's."""
 
     limit: ClassVar[int] = 1_000_000
     """Connections that are served; set before the first one."""
-    leaving: ClassVar[bool] = False
-    """Whether each answer closes its connection: then clients go elsewhere, and none is cut off while it asks."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -89,7 +87,7 @@ class Bounded(HttpToolsProtocol):
         self._in_head = False
         self._be_patient()
         super().on_headers_complete()
-        if self.leaving:
+        if self.leaving and self.cycle is not None:
             self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:

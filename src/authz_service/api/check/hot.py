@@ -1,5 +1,7 @@
 """The short way for `/check` and `/check/batch`: bytes in, a look-up, bytes out; the unusual takes the long way.
 
+A server that knows it asks `respond` before it makes anything of a request; any other calls it as an application.
+
 INVARIANT: the short way gives the bytes, headers and metrics that the long way gives. It answers only what the long
 way answered before, from facts that still stand; a test sends the same corpus both ways.
 """
@@ -24,6 +26,9 @@ from authz_service.pdp.quick import QuickAnswers
 
 _JSON_TYPE: Final = (b"content-type", b"application/json")
 _NO_STORE: Final = (b"cache-control", b"no-store")
+_RESPONSE: Final = (
+    b"cache-control: no-store\r\ncontent-length: %d\r\ncontent-type: application/json\r\nx-request-id: %b\r\n\r\n%b"
+)
 _UNUSUAL: Final = frozenset({b"content-encoding", b"transfer-encoding", b"expect"})
 """Headers that send a request the long way."""
 
@@ -57,10 +62,6 @@ _QUOTES_OF_CHECK: Final = 4 * 5
 _QUOTES_OF_BATCH: Final = 4 * 2 + 2
 _QUOTES_OF_ITEM: Final = 4 * 3
 
-Answer: TypeAlias = Callable[[QuickAnswers, bytes, bytes], bytes | None]
-"""From the caller's header and a body to the body of the answer, or None: then the long way has to."""
-
-
 CALLER_SECRET: Final = "authz.caller"
 """Where the long way leaves, in the request's scope, the secret of a caller whom it answered."""
 
@@ -84,6 +85,22 @@ class Timings:
         return taken
 
 
+_Answer: TypeAlias = Callable[[QuickAnswers, bytes, bytes], bytes | None]
+"""From the caller's header and a body to the body of the answer, or None: then the long way has to."""
+
+
+class Route:
+    """A path that has a short way."""
+
+    __slots__ = ("answer", "limit", "path", "timings")
+
+    def __init__(self, path: str, limit: int, bounds: Sequence[float], answer: _Answer) -> None:
+        self.path = path
+        self.limit = limit
+        self.answer = answer
+        self.timings = Timings(bounds)
+
+
 class HotPath:
     """The outermost layer. `quick` is set once the application runs; without it everything takes the long way."""
 
@@ -93,48 +110,61 @@ class HotPath:
         self.quick: QuickAnswers | None = None
         self._stamp: Stamp | None = None
         self._tail = b""
-        self.timings = {path: Timings(serving.metrics.buckets) for path in ("/check", "/check/batch")}
+        buckets = serving.metrics.buckets
+        self.routes = {
+            b"/check": Route("/check", serving.body_limit, buckets, self._check),
+            b"/check/batch": Route("/check/batch", serving.batch_limit, buckets, self._batch),
+        }
+        """By the path as it is written in a request line without a query."""
         self._id = secrets.token_hex(8).encode()
         self._numbers = itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST" and not scope["query_string"]:
-            path = scope["path"]
-            if path == "/check":
-                await self._answer(scope, receive, send, self._check, self._serving.body_limit)
-                return
-            if path == "/check/batch":
-                await self._answer(scope, receive, send, self._batch, self._serving.batch_limit)
+            route = self.routes.get(scope["path"].encode())
+            if route is not None:
+                await self._answer(scope, receive, send, route)
                 return
         await self._app(scope, receive, send)
 
-    async def _answer(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        answer: Answer,
-        limit: int,
-    ) -> None:
-        started = perf_counter()
-        given = scope["headers"]
-        headers = dict(given)
-        authorization = headers.get(b"authorization")
+    def caller_of(self, headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
+        """The header that names a known caller, of a request with nothing unusual in its headers; names are small."""
+        found = dict(headers)
+        authorization = found.get(b"authorization")
         quick = self.quick
-        if quick is None or authorization is None or len(headers) != len(given) or not _UNUSUAL.isdisjoint(headers):
-            await self._app(scope, receive, send)
-            return
-        if not quick.knows_caller(authorization):
-            await self._take_long_way(scope, receive, send, authorization)
+        if quick is None or authorization is None or len(found) != len(headers) or not _UNUSUAL.isdisjoint(found):
+            return None
+        return authorization if quick.knows_caller(authorization) else None
+
+    def respond(self, route: Route, authorization: bytes, given_id: bytes | None, body: bytes) -> bytes | None:
+        """The answer from its own first header to its end, or None: the request has to be made for the long way."""
+        quick = self.quick
+        if quick is None or len(body) > route.limit:
+            return None
+        started = perf_counter()
+        answered = route.answer(quick, authorization, body)
+        if answered is None:
+            return None
+        response = _RESPONSE % (len(answered), self._request_id(given_id), answered)
+        route.timings.add(perf_counter() - started)
+        return response
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, route: Route) -> None:
+        started = perf_counter()
+        headers = scope["headers"]
+        authorization = self.caller_of(headers)
+        quick = self.quick
+        if authorization is None or quick is None:
+            await self._take_long_way(scope, receive, send)
             return
         message = await receive()
         messages = [message]
         body: bytes | None = message.get("body", b"") if message["type"] == "http.request" else None
         if body is not None and message.get("more_body"):
-            body = await _read_on(messages, receive, limit)
-        answered = answer(quick, authorization, body) if body is not None and len(body) <= limit else None
+            body = await _read_on(messages, receive, route.limit)
+        answered = route.answer(quick, authorization, body) if body is not None and len(body) <= route.limit else None
         if answered is None:
-            await self._take_long_way(scope, _again(messages, receive), send, authorization)
+            await self._take_long_way(scope, _again(messages, receive), send)
             return
         await send(
             {
@@ -144,12 +174,12 @@ class HotPath:
                     _NO_STORE,
                     (b"content-length", b"%d" % len(answered)),
                     _JSON_TYPE,
-                    (b"x-request-id", self._request_id(headers.get(b"x-request-id"))),
+                    (b"x-request-id", self._request_id(dict(headers).get(b"x-request-id"))),
                 ],
             }
         )
         await send({"type": "http.response.body", "body": answered})
-        self.timings[scope["path"]].add(perf_counter() - started)
+        route.timings.add(perf_counter() - started)
 
     def _check(self, quick: QuickAnswers, authorization: bytes, body: bytes) -> bytes | None:
         if b"\\" in body or body.count(b'"') != _QUOTES_OF_CHECK:
@@ -200,19 +230,19 @@ class HotPath:
             return b"%b%016x" % (self._id, next(self._numbers))
         return request_id_of(given.decode("latin-1")).encode()
 
-    async def _take_long_way(self, scope: Scope, receive: Receive, send: Send, authorization: bytes) -> None:
+    async def _take_long_way(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The documented route; on its way out the route tells the quick answers what it decided on."""
         await self._app(scope, receive, send)
         quick = self.quick
         caller: str | None = scope.get(CALLER_SECRET)
         if caller is not None and quick is not None:
-            quick.learn_caller(authorization, caller)
+            quick.learn_caller(dict(scope["headers"])[b"authorization"], caller)
 
     def fold(self) -> None:
         """Hand over what was counted in plain numbers: once a second, and before the metrics are read."""
         metrics = self._serving.metrics
-        for route, timings in self.timings.items():
-            metrics.add_requests(route, 200, *timings.take())
+        for route in self.routes.values():
+            metrics.add_requests(route.path, 200, *route.timings.take())
         quick = self.quick
         if quick is not None:
             for reason, count in quick.take_counts().items():
