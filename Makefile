@@ -8,8 +8,8 @@ PYTEST := $(BIN)/python -m pytest
 QUICK := $(wildcard tests/unit tests/property tests/conformance)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup gateways run test test-fast test-long test-faults mutants check fix bench bench-freshness bench-overload bench-scale \
-	catalogs schema openapi wheel clean
+.PHONY: help setup gateways run test test-fast test-long test-faults mutants check fix bench bench-freshness bench-overload bench-scale bench-gateways \
+	catalogs schema openapi reference wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -39,7 +39,7 @@ test-faults: setup ## processes that die and links that break, and the service w
 	$(PYTEST) --long -o faulthandler_timeout=3600 tests/faults
 
 mutants: setup ## change the core's code in small ways and see whether a test notices (an hour or so)
-	AUTHZ_EXAMPLES=2000 $(BIN)/mutmut run
+	$(BIN)/python tools/mutants.py
 
 check: setup ## everything CI checks before the tests; changes no file
 	$(BIN)/ruff format --check .
@@ -50,6 +50,7 @@ check: setup ## everything CI checks before the tests; changes no file
 	$(BIN)/python tools/catalog_schema.py --check
 	$(BIN)/python tools/case_index.py --check
 	$(if $(wildcard tools/openapi.py),$(BIN)/python tools/openapi.py --check)
+	$(BIN)/python tools/reference.py --check
 
 fix: setup ## format, and correct what can be corrected by itself
 	$(BIN)/ruff check --fix .
@@ -69,6 +70,10 @@ bench-scale: setup ## what grows with the directory and the tokens, and what mus
 	$(BIN)/python tools/bench_tools.py
 	$(BIN)/python -m benchmarks.scale $(BENCH)
 
+bench-gateways: setup ## requests through each gateway, with and without asking; some minutes (BENCH=--quick)
+	$(BIN)/python tools/bench_tools.py
+	$(BIN)/python -m benchmarks.gateways $(BENCH)
+
 catalogs: setup ## recompile the shipped catalogs, after a change to one or to the code that reads them
 	$(BIN)/python tools/catalogs.py
 
@@ -77,6 +82,9 @@ schema: setup ## regenerate the JSON Schema of catalog files
 
 openapi: setup ## regenerate the published OpenAPI document
 	$(BIN)/python tools/openapi.py
+
+reference: setup ## regenerate the pages of docs/reference/
+	$(BIN)/python tools/reference.py
 
 wheel: setup ## build the wheel into dist/, and prove that it works where nothing else is
 	$(BIN)/python tools/check_wheel.py --keep dist

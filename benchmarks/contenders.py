@@ -18,8 +18,9 @@ from benchmarks.machine import cpu_seconds
 from benchmarks.peers import cerbos
 from benchmarks.peers.bare import TABLE
 from benchmarks.pressure import Connection, Http1, Post, Reply, ask_each, press
+from benchmarks.routes import calls_of
 from benchmarks.servers import Server, free_port
-from benchmarks.service import Stored, batch_requests, check_requests, read_batch, read_check, serve
+from benchmarks.service import Stored, batch_requests, call_requests, check_requests, read_batch, read_check, serve
 from benchmarks.workload import Batch, Workload, make_batches
 from benchmarks.wrk import press_with_wrk, write_requests
 
@@ -146,7 +147,7 @@ class Field:
     # this service
 
     def add_service(self, stored: Stored, *, batch: int, batches: int) -> None:
-        """`/check`, `/check/batch` of many and of 20, all by one worker."""
+        """`/check`, `/check/http`, `/check/batch` of many and of 20, all by one worker."""
         environment = stored.keys.environment(stored.url)
         server, port = serve("authz", environment, cores=[self._core], folder=self._folder)
         self._stack.enter_context(server)
@@ -154,6 +155,11 @@ class Field:
         posts = check_requests(workload, stored)
         right = [[answer] for answer in workload.answers]
         self._add("check", "authz-service, `/check`", server, port, posts, read=read_check, right=right)
+        calls = calls_of(workload)
+        asked = [(workload.asks[position].token, call) for position, call in calls]
+        right = [[workload.answers[position]] for position, _ in calls]
+        posts = call_requests(asked, stored)
+        self._add("http", "authz-service, `/check/http`", server, port, posts, read=read_check, right=right)
         for size, count in ((batch, batches), (20, batches * 5)):
             made = make_batches(workload, size=size, count=count)
             label = f"authz-service, `/check/batch` of {size:,}"

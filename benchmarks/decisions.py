@@ -23,6 +23,7 @@ from benchmarks.contenders import Contender, Field, connected, find_cerbos
 from benchmarks.inside import Inside, libraries, own
 from benchmarks.machine import cores, describe_machine, end_after, pin, versions, wrk_version
 from benchmarks.pressure import Measured, offer
+from benchmarks.routes import calls_of, resolving, weigh_catalogs
 from benchmarks.targets import judge
 from benchmarks.workload import Workload, make_batches, make_workload
 
@@ -102,6 +103,7 @@ def run(plan: Plan, *, quick: bool = False) -> dict[str, Any]:
             result["open_loop"] = _open_loop(check, plan)
         pin(served)
         batches = make_batches(workload, size=plan.batch, count=plan.batches)
+        result["catalogs"] = weigh_catalogs()
         inside, missing = asyncio.run(_measure_inside(workload, batches, stored, plan))
         pin(loading)
         result["workers"] = _two_workers(stored, folder, check, plan, mine)
@@ -156,8 +158,9 @@ async def _measure_inside(
     workload: Workload, batches: Sequence[Any], stored: service.Stored, plan: Plan
 ) -> tuple[list[Inside], list[dict[str, str]]]:
     others, missing = libraries(workload)
+    routes = resolving([call for _, call in calls_of(workload)])
     async with own(workload, batches, stored) as ours:
-        everybody = [*ours, *others]
+        everybody = [*ours, routes, *others]
         for each in everybody:
             each.cross_check()
             await asyncio.sleep(0.05)  # the service follows its database meanwhile

@@ -14,6 +14,7 @@ from authz_service.engine.decide import decide
 from authz_service.engine.model import PermissionRequest, Request
 from authz_service.pdp.question import Ask as ServiceAsk
 from authz_service.pdp.question import Question
+from benchmarks.documents import make_documents
 from benchmarks.oracle import Ask
 from benchmarks.peers.casbin import make_casbin
 from benchmarks.peers.cedar import make_cedar
@@ -118,6 +119,7 @@ async def own(workload: Workload, batches: Sequence[Batch], stored: Stored) -> A
             return decide(tokens[number], facts, Request(CATALOG, PermissionRequest(permission, target), now))
 
         right = [[answer] for answer in workload.answers]
+        ask_document, documents = make_documents(facts, tokens, workload.asks, now)
         yield [
             Inside(
                 "quick",
@@ -145,6 +147,14 @@ async def own(workload: Workload, batches: Sequence[Batch], stored: Stored) -> A
                 [(ask.token, ask.permission, ask.target) for ask in workload.asks],
                 lambda decision: [decision.reason],
                 right,
+            ),
+            Inside(
+                "documents",
+                "authz-service, GraphQL documents parsed and decided",
+                ask_document,
+                list(documents.values()),
+                lambda decision: [decision.reason],
+                [right[number] for number in documents],
             ),
         ]
 

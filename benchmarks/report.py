@@ -115,6 +115,20 @@ def _decisions(result: dict[str, Any]) -> str:
             ),
         ),
         "",
+        *_markdown(
+            ("catalog", "operations", "permissions", "from its text to what decides, s", "memory, MiB"),
+            (
+                (
+                    f"`{each['label']}`",
+                    f"{each['operations']:,}",
+                    f"{each['permissions']:,}",
+                    _number(each["compile_s"]),
+                    _number(each["bytes"] / 2**20),
+                )
+                for each in result["catalogs"]
+            ),
+        ),
+        "",
         *_targets(result["targets"]),
     ]
     parts += [f"\nLeft out: {each['why']}." for each in result["left_out"]]

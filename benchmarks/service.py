@@ -147,6 +147,16 @@ def ask_requests(asks: Sequence[Ask], tokens: Sequence[Issued], gateway: Issued)
     return found
 
 
+def call_requests(calls: Sequence[tuple[int, tuple[str, str]]], stored: Stored) -> list[Post]:
+    """`/check/http` for (position of a token, (method, path))."""
+    common = headers(stored.gateway)
+    found = []
+    for number, (method, path) in calls:
+        body = {"token": stored.tokens[number].secret, "catalog": CATALOG, "method": method, "path": path}
+        found.append(Post("/check/http", common, _json(body)))
+    return found
+
+
 def batch_requests(batches: Sequence[Batch], stored: Stored) -> list[Post]:
     common = headers(stored.gateway)
     found = []

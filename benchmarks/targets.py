@@ -25,6 +25,8 @@ def judge(result: dict[str, Any], contenders: Sequence[Contender]) -> list[dict[
             at_least("`/check` to Cerbos over gRPC, the faster of its two", 5.0, *_ratios(by_name, "check", fastest))
         )
         found[-1]["by_time"] = _ratio_of_costs(rows, "check", fastest)
+    found.append(at_least("`/check/http` to `/check`", 0.667, *_ratios(by_name, "http", "check")))
+    found[-1]["by_time"] = _ratio_of_costs(rows, "http", "check")
     high = next(each for each in result["open_loop"] if each["share"] == 0.85)
     found.append(at_most("p99 of `/check` at 85 % load, ms", 5.0, high["p99_ms"]))
     found.append(at_least("`/check/batch` of 1,000, decisions/s", 1_000_000, rows["batch"]["rate"]))

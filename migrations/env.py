@@ -7,8 +7,8 @@ import asyncio
 from alembic import context
 from sqlalchemy import Connection, text
 
+from authz_service.store.all_tables import metadata
 from authz_service.store.connect import Timeouts, create_engine
-from authz_service.store.tables import metadata
 
 
 def run(connection: Connection) -> None:

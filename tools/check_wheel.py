@@ -121,7 +121,9 @@ def main() -> int:
             for file in files
             if file.endswith(".py") and "/_migrations/" not in file and not file.endswith("/__main__.py")
         )
-        client = [name for name in modules if name.startswith(f"{PACKAGE}.client")]
+        # The piece for FastAPI is for applications that have it already.
+        own = (name for name in modules if name != f"{PACKAGE}.client.fastapi")
+        client = [name for name in own if name.startswith(f"{PACKAGE}.client")]
         try:
             import_with(set(), wheel, [PACKAGE, *client])
             import_with({"server"}, wheel, modules)

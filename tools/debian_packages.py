@@ -1,4 +1,4 @@
-"""Installs what some tests use and Python cannot bring: a pooler, a library that shifts clocks, two gateways.
+"""Installs what tests use and Python cannot bring: a pooler, a library that shifts clocks, two gateways, a browser.
 
 Needs root on Debian or its like. Anywhere else, and without a network, it says so and does no harm: the tests that
 need a missing package are skipped, with the reason in the summary.
@@ -17,6 +17,7 @@ WANTED = {
     "libfaketime": "/usr/lib/*/faketime/libfaketime.so.1",
     "nginx-light": "/usr/sbin/nginx",
     "haproxy": "/usr/sbin/haproxy",
+    "chromium": "/usr/bin/chromium",
 }
 """Packages, and a file of each."""
 POLICY = Path("/usr/sbin/policy-rc.d")

@@ -9,24 +9,36 @@ import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from sqlalchemy.exc import SQLAlchemyError
 
-from authz_service import __version__
-from authz_service.admin.management import Limits, Management, wait_out
+from authz_service import __version__, console
+from authz_service.admin.asking_again import open_first_requests
+from authz_service.admin.delivering import Deliverer
+from authz_service.admin.inactivity import AsPoliciesSay
+from authz_service.admin.leaks import LeakDesk, LeakIntake, Reports
+from authz_service.admin.management import Management, wait_out
+from authz_service.admin.outbound import Outbound
+from authz_service.admin.partners import PartnerKeys
+from authz_service.admin.sealing import Sealer, read_signer
+from authz_service.admin.sessions import Timeouts
 from authz_service.admin.settled import Barrier
 from authz_service.admin.shelf import Shelf
+from authz_service.admin.sweeps import Sweep, Sweeper
 from authz_service.api import admin, health, problems
 from authz_service.api import self as own
-from authz_service.api.check import check, envoy, forward
+from authz_service.api.check import authzen, authzen_search, check, envoy, forward, graphql, oauth
 from authz_service.api.check.encoding import encode_decision
 from authz_service.api.check.gateway_listener import OwnListener
 from authz_service.api.check.hot import HotPath
 from authz_service.api.check.serving import Serving
 from authz_service.api.documents import complete_documents
 from authz_service.api.state import Services
+from authz_service.api.wire import refuse_also
 from authz_service.cache.bounded import Bounded
 from authz_service.cache.clock import elapsed
 from authz_service.cache.facts import Bounds, FactKey, Facts
@@ -34,25 +46,46 @@ from authz_service.cache.follower import Follower, Freshness
 from authz_service.cache.journal import Journal
 from authz_service.cache.polling import connector
 from authz_service.cache.presence import new_member
-from authz_service.config import Environment, Settings, read_gateway_trust, read_peppers
-from authz_service.errors import DatabaseUnavailableError
+from authz_service.config import (
+    Environment,
+    RecordedDecisions,
+    RecordSink,
+    Settings,
+    read_foreign,
+    read_gateway_trust,
+    read_limits,
+    read_peppers,
+    read_sweep_rules,
+)
+from authz_service.errors import AuthzError, DatabaseUnavailableError
 from authz_service.pdp.check import DecisionPoint
 from authz_service.pdp.loader import Gate, Loader
 from authz_service.pdp.quick import QuickAnswers
+from authz_service.pdp.records import OFF, Recorder, write_file, write_otlp, write_stdout
+from authz_service.pdp.search import Search
 from authz_service.pdp.secrets import Peppers
+from authz_service.pdp.usage import UsageBook, keep_folding
+from authz_service.pdp.usage import fold as fold_usage
+from authz_service.store.catalogs import check_shipped
 from authz_service.store.changes import prune_log
 from authz_service.store.database import Database, check_schema
-from authz_service.store.shipped import shipped_catalogs
-from authz_service.telemetry import Measured, Metrics
+from authz_service.store.shipped import shipped_catalogs, shipped_texts
+from authz_service.telemetry import Measured, Metrics, logger, redact_also
 
 _SAMPLE_SECONDS: Final = 1.0
 _GC_THRESHOLDS: Final = (20_000, 50, 100)
 """A request leaves hardly any cycles, and the facts in memory are many: looking through them all is to be rare."""
 _PRUNE_SECONDS: Final = 600.0
+_ASK_SECONDS: Final = 0.5
+_LAST_FOLD_SECONDS: Final = 2.0
 _QUIET: Final = frozenset(
     {
         "/check",
         "/check/batch",
+        "/check/http",
+        "/check/graphql",
+        "/access/v1/evaluation",
+        "/access/v1/evaluations",
         "/v1/self/check",
         "/v1/self/check/batch",
         "/gateway/forward/{family}",
@@ -76,11 +109,14 @@ def create_app(settings: Settings) -> FastAPI:
     DatabaseUnavailableError, SchemaOutdatedError or StartError, each saying what to do.
     """
     metrics = Metrics()
+    for note in (redact_also, refuse_also):
+        note(read_foreign(settings, ""))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with _running(settings, metrics, hot.fold) as (services, sample):
             app.state.services = services
+            app.state.console = _console(settings, services)
             app.state.gateways = read_gateway_trust(settings, dev=settings.environment is Environment.DEV)
             app.state.quick = hot.quick = QuickAnswers(services.point, encode_decision)
             app.state.sample = sample
@@ -104,14 +140,41 @@ def create_app(settings: Settings) -> FastAPI:
     serving = Serving(metrics, settings.check_body_limit, settings.batch_body_limit)
     app.state.serving = serving
     app.state.quick = None
+    app.state.public_url = settings.public_url
     app.state.gateway_listener = OwnListener(app)
     hot = app.state.hot = HotPath(app, serving)
-    for router in (check.router, forward.router, envoy.router, own.router, admin.router, health.router):
+    for router in (
+        authzen.router,
+        authzen.discovery,
+        authzen_search.router,
+        oauth.router,
+        check.router,
+        graphql.router,
+        forward.router,
+        envoy.router,
+        own.router,
+        admin.router,
+        health.router,
+        console.router,
+    ):
         app.include_router(router)
     complete_documents(app)
     problems.install(app)
     app.add_middleware(Measured, metrics=metrics, quiet=_QUIET)
     return app
+
+
+def _console(settings: Settings, services: Services) -> console.Console | None:
+    """None where it is switched off, or where nobody said at which address people reach it."""
+    dev = settings.environment is Environment.DEV
+    if not settings.console or (settings.public_url is None and not dev):
+        return None
+    return console.Console(
+        services.management,
+        services.point,
+        settings.public_url,
+        Timeouts(timedelta(seconds=settings.session_idle), timedelta(seconds=settings.session_lifetime)),
+    )
 
 
 def _operation_id(route: APIRoute) -> str:
@@ -126,10 +189,11 @@ async def open_management(settings: Settings) -> AsyncIterator[Management]:
     async with _open_database(settings) as database:
         yield Management(
             database=database,
-            peppers=Peppers(peppers, kid, settings.token_prefix),
+            peppers=Peppers(peppers, kid, settings.token_prefix, read_foreign(settings, kid)),
             shelf=Shelf(shipped_catalogs()),
             settled=wait_out(settings.max_staleness),
-            limits=Limits(import_bytes=settings.import_body_limit),
+            outbound=Outbound(settings.private_hosts, ca_file=settings.webhook_ca_file),
+            limits=read_limits(settings, import_bytes=settings.import_body_limit),
         )
 
 
@@ -149,6 +213,8 @@ async def _running(
     settings: Settings, metrics: Metrics, fold: Callable[[], None]
 ) -> AsyncIterator[tuple[Services, Callable[[], None]]]:
     async with open_management(settings) as management:
+        async with management.database.read() as conn:
+            await check_shipped(conn, shipped_texts())
         bounds = Bounds(
             tokens=settings.cache_tokens,
             unknown_tokens=settings.cache_unknown_tokens,
@@ -170,24 +236,109 @@ async def _running(
         gate = Gate(settings.loads_running, settings.loads_waiting)
         loader = CountingLoader(metrics, management.database, follower, journal, facts, gate)
         point = DecisionPoint(facts, follower, loader, management.peppers)
+        book = point.usage = UsageBook() if settings.usage else None
+
+        records = point.records = _recorder(settings)
 
         def sample() -> None:
             fold()
+            metrics.sample_records({"written": records.written, "dropped": records.dropped})
             _sample(metrics, facts, follower, gate)
 
         await follower.start()
         background = [
             asyncio.create_task(_keep_sampling(sample), name="metrics"),
             asyncio.create_task(_keep_pruning(management.database), name="pruning"),
+            asyncio.create_task(_keep_sweeping(management.database, settings, metrics), name="sweeps"),
         ]
+        background.append(asyncio.create_task(_keep_asking(management, point), name="first requests"))
+        if book is not None:
+            folding = keep_folding(
+                book, management.database, seconds=settings.usage_fold_seconds, kept_days=settings.usage_days
+            )
+            background.append(asyncio.create_task(folding, name="usage"))
+        intake = _leak_intake(settings, management, metrics)
+        background += _keepers(settings, management, metrics, intake)
+        if records.on:
+            background.append(asyncio.create_task(records.run(), name="decision records"))
         try:
-            yield Services(point, replace(management, settled=barrier)), sample
+            search = Search(management.database, facts)
+            yield Services(point, replace(management, settled=barrier), leaks=intake, search=search), sample
         finally:
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
+            if book is not None:
+                with contextlib.suppress(DatabaseUnavailableError, TimeoutError):
+                    async with asyncio.timeout(_LAST_FOLD_SECONDS):
+                        await fold_usage(book, management.database)
             await barrier.close()
             await follower.stop()
+
+
+def _keepers(
+    settings: Settings, management: Management, metrics: Metrics, intake: LeakIntake
+) -> list[asyncio.Task[None]]:
+    """What every worker does for the whole service, each piece of it at any time in one of them."""
+
+    def sealed(rows: int, broken: bool) -> None:  # noqa: FBT001 - called by position
+        metrics.sealed.inc(rows)
+        metrics.audit_broken.set(broken)
+
+    sealer = Sealer(
+        management.database,
+        read_signer(settings.audit_key_file, management.peppers),
+        interval=settings.audit_checkpoint_interval,
+        file=settings.audit_checkpoint_file,
+        observe=sealed,
+    )
+    deliverer = Deliverer(
+        management.database,
+        management.peppers,
+        management.outbound,
+        timeout=settings.webhook_timeout,
+        observe=lambda outcome: metrics.deliveries.labels(outcome).inc(),
+    )
+    tasks = [
+        asyncio.create_task(sealer.run(), name="audit"),
+        asyncio.create_task(deliverer.run(), name="webhooks"),
+        asyncio.create_task(intake.desk.run(), name="leaks"),
+    ]
+    for task in tasks:
+        task.add_done_callback(_tell_of_end)
+    return tasks
+
+
+def _tell_of_end(task: asyncio.Task[None]) -> None:
+    """Nobody waits for these tasks, so nobody would hear of their end."""
+    if not task.cancelled() and task.exception() is not None:
+        logger().error("a part of the service ended", part=task.get_name(), exc_info=task.exception())
+
+
+def _leak_intake(settings: Settings, management: Management, metrics: Metrics) -> LeakIntake:
+    return LeakIntake(
+        Reports(each=settings.leak_reports_per_minute, in_all=settings.leak_reports_in_all),
+        PartnerKeys(management.outbound, file=settings.leak_keys_file, url=settings.leak_keys_url),
+        LeakDesk(management.database, observe=metrics.leaks.inc),
+    )
+
+
+def _recorder(settings: Settings) -> Recorder:
+    """Raises StartError for a sink that cannot be used."""
+    if settings.decision_records is RecordedDecisions.OFF:
+        return OFF
+    write = write_stdout()
+    if settings.decision_records_sink is RecordSink.FILE and settings.decision_records_file is not None:
+        write = write_file(settings.decision_records_file)
+    elif settings.decision_records_sink is RecordSink.OTLP and settings.decision_records_endpoint is not None:
+        write = write_otlp(settings.decision_records_endpoint)
+    sampled = settings.decision_records is RecordedDecisions.SAMPLED
+    return Recorder(
+        write,
+        allows=settings.decision_records is not RecordedDecisions.DENIES,
+        share=settings.decision_records_sample if sampled else 1.0,
+        queue=settings.decision_records_queue,
+    )
 
 
 class CountingLoader(Loader):
@@ -217,6 +368,41 @@ async def _keep_pruning(database: Database) -> None:
         with contextlib.suppress(DatabaseUnavailableError):
             async with database.transaction() as conn:
                 await prune_log(conn)
+
+
+async def _keep_asking(management: Management, point: DecisionPoint) -> None:
+    """Ask groups about tokens that were used there without anybody's having asked them yet (P4)."""
+    while True:
+        await asyncio.sleep(_ASK_SECONDS)
+        unasked = list(point.unasked.take())
+        if unasked:
+            try:
+                await open_first_requests(management, unasked)
+            except AuthzError:
+                point.unasked.give_back(unasked)
+
+
+async def _keep_sweeping(database: Database, settings: Settings, metrics: Metrics) -> None:
+    """Every worker of every replica looks; one at a time does what is due, and goes on where another was killed."""
+    rules = read_sweep_rules(settings)
+    if not rules.interval:
+        return
+    sweeper = Sweeper(database, rules, AsPoliciesSay(rules.inactive_days))
+    while True:
+        await asyncio.sleep(rules.interval.total_seconds() / 4 * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+        for name in Sweep:
+            try:
+                swept = await sweeper.run(name)
+            except DatabaseUnavailableError:
+                metrics.sweep_failures.labels(name.value).inc()
+            except SQLAlchemyError as error:
+                metrics.sweep_failures.labels(name.value).inc()
+                logger().error("a sweep failed", sweep=name.value, error=type(error).__name__)
+            else:
+                metrics.swept.labels(name.value).inc(swept.here)
+                if swept.row is not None and swept.row.finished_at is not None:
+                    metrics.sweeps.labels(name.value).inc()
+                    metrics.sweep_finished.labels(name.value).set(swept.row.finished_at.timestamp())
 
 
 def _sample(metrics: Metrics, facts: Facts, follower: Follower, gate: Gate) -> None:

@@ -105,6 +105,12 @@ class PreconditionFailedError(AuthzError):
     code = "precondition_failed"
 
 
+class PreconditionRequiredError(AuthzError):
+    """An edit that does not say, by `If-Match`, which version of the thing it was made from."""
+
+    code = "precondition_required"
+
+
 class RevisionUnknownError(AuthzError):
     """`at_least` names a revision of another history, or one that does not exist yet."""
 
@@ -115,6 +121,12 @@ class CannotDecideError(AuthzError):
     """No decision is possible now. Whoever asked must treat it as a deny (rule A11)."""
 
     code = "cannot_decide"
+
+
+class RateLimitedError(AuthzError):
+    """Too many tries in too little time; nothing was looked at."""
+
+    code = "rate_limited"
 
 
 class StaleError(CannotDecideError):

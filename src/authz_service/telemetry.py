@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from time import perf_counter
 from typing import Any, Final, TextIO
 
@@ -86,6 +86,35 @@ class Metrics:
             "resets": Counter("authz_cache_resets", "Times that everything was dropped", registry=registry),
             "changes": Counter("authz_changes", "Changes applied", registry=registry),
         }
+        self.sweeps = Counter("authz_sweeps", "Runs of sweeps that this process ended", ["sweep"], registry=registry)
+        self.sweep_failures = Counter("authz_sweep_failures", "Runs that failed", ["sweep"], registry=registry)
+        self.swept = Counter("authz_swept", "What sweeps dealt with", ["sweep"], registry=registry)
+        self.sweep_finished = Gauge(
+            "authz_sweep_finished_timestamp_seconds",
+            "When the last run of each sweep ended, as far as a process saw",
+            ["sweep"],
+            multiprocess_mode="max",
+            registry=registry,
+        )
+        self.sealed = Counter("authz_audit_sealed", "Rows of the audit linked into its chain", registry=registry)
+        self.audit_broken = Gauge(
+            "authz_audit_broken",
+            "1 when the audit's chain has lost its last checkpoint",
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
+        self.leaks = Counter("authz_leaked_tokens", "Tokens revoked because somebody reported them", registry=registry)
+        self.deliveries = Counter(
+            "authz_webhook_attempts", "Attempts to deliver to webhooks", ["outcome"], registry=registry
+        )
+        self._records = {
+            "written": Counter("authz_decision_records", "Decision records written", registry=registry),
+            "dropped": Counter(
+                "authz_decision_records_dropped",
+                "Decision records lost for want of room, or of somebody who takes them",
+                registry=registry,
+            ),
+        }
         self._seen: dict[str, float] = {}
         self._children: dict[tuple[str, str], Any] = {}
 
@@ -135,6 +164,11 @@ class Metrics:
             self._followed[name].inc(self._new(name, total))
         for kind, total in evicted.items():
             self._evicted.labels(kind).inc(self._new(f"evicted {kind}", total))
+
+    def sample_records(self, totals: Mapping[str, float]) -> None:
+        """Take over how many decision records were `written` and `dropped`, as totals."""
+        for name, total in totals.items():
+            self._records[name].inc(self._new(f"records {name}", total))
 
     def _new(self, name: str, total: float) -> float:
         new = max(0.0, total - self._seen.get(name, 0.0))
@@ -195,13 +229,22 @@ class Measured:
 
 
 _LIKE_A_TOKEN: Final = re.compile(r"[A-Za-z0-9]{1,16}_[a-z0-9]{1,8}_[A-Za-z0-9]{20,}")
+_FOREIGN: Final[dict[str, re.Pattern[str]]] = {}
 _BEARER: Final = re.compile(r"(?i)(bearer\s+)[^\s\"'\\,]+")
 _PASSWORD: Final = re.compile(r"(://[^:/@\s\"]*:)[^@\s\"]+@")
+
+
+def redact_also(prefixes: Iterable[str]) -> None:
+    """From here on, also what begins like secrets of other systems that are tokens here: `glpat-`."""
+    for prefix in prefixes:
+        _FOREIGN[prefix] = re.compile(re.escape(prefix) + r"[A-Za-z0-9._~+/=-]{8,}")
 
 
 def redact(text: str) -> str:
     """The text without what looks like a token, or the whole or part of one, and without passwords of URLs."""
     text = _LIKE_A_TOKEN.sub("…", text)
+    for foreign in _FOREIGN.values():
+        text = foreign.sub("…", text)
     text = _BEARER.sub(r"\1…", text)
     return _PASSWORD.sub(r"\1…@", text)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,7 @@ from benchmarks.targets import at_least, at_most
 from benchmarks.workload import make_batches, make_groups, make_workload
 
 ROOT = Path(__file__).resolve().parents[2]
-OURS = {"check", "batch", "batch20", "quick", "quick_batch", "engine"}
+OURS = {"check", "http", "batch", "batch20", "quick", "quick_batch", "engine", "documents", "routes"}
 BARE = {"echo", "lookup", "plain"}
 
 
@@ -57,6 +58,8 @@ def test_a_quick_run_asks_everybody_the_same_and_finds_no_wrong_answer(tmp_path)
     assert [each["share"] for each in found["open_loop"]] == [0.5, 0.85]
     assert all(each["failed"] == 0 for each in found["open_loop"])
     assert found["workers"]["wrong"] == 0
+    assert {each["label"] for each in found["catalogs"]} == {"gitlab@2", "github@1"}
+    assert all(each["compile_s"] > 0 and each["bytes"] > 0 for each in found["catalogs"])
     assert len(found["targets"]) >= 6
     assert "| authz-service, `/check` | HTTP |" in report.table(found)
     for drawn in report.charts(found).values():
@@ -137,3 +140,15 @@ def test_the_page_has_the_places_where_results_are_written():
     text = report.PAGE.read_text("utf-8")
     for kind in ("decisions", "scale"):
         assert text.index(f"<!-- {kind}: begin -->") < text.index(f"<!-- {kind}: end -->")
+
+
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="`wrk` is not installed: it comes from the system's packages")
+def test_a_quick_run_goes_through_every_gateway_that_is_there(tmp_path):
+    found = measure("benchmarks.gateways", tmp_path / "gateways.json")
+    names = {row["name"] for row in found["rows"]} | {each["name"] for each in found["left_out"]}
+    assert names == {"nginx", "haproxy", "caddy", "envoy", "envoy-grpc"}
+    for row in found["rows"]:
+        assert row["checked"] == 102, row
+        for side in ("with", "without"):
+            assert row[side]["failed"] == 0, row
+            assert row[side]["rate"] > 0, row

@@ -6,11 +6,13 @@ from collections.abc import Awaitable
 from typing import Protocol
 
 from tests.reference import naive
-from tests.support.case_rows import rows_of
+from tests.support.case_documents import documents_by_engine, documents_by_reference
+from tests.support.case_rows import asked_user, rows_of
 from tests.support.cases import Case
 from tests.support.memory_world import MemoryWorld, decide_in
 
 from authz_service.engine.model import Decision
+from authz_service.engine.users import decide_user
 
 
 class Evaluator(Protocol):
@@ -38,6 +40,11 @@ class Reference:
 
     def decide(self, case: Case) -> Decision:
         asked = rows_of(case)
+        if case.question.user is not None:
+            user, catalog = asked_user(case, asked.rows)
+            return naive.decide_user(asked.rows, user, catalog, asked.request)
+        if case.question.graphql is not None:
+            return documents_by_reference(case, asked)
         return naive.decide(asked.rows, asked.token, asked.request)
 
 
@@ -51,6 +58,11 @@ class Engine:
 
     def decide(self, case: Case) -> Decision:
         asked = rows_of(case)
+        if case.question.user is not None:
+            user, catalog = asked_user(case, asked.rows)
+            return decide_user(user, catalog, MemoryWorld(asked.rows), asked.request)
+        if case.question.graphql is not None:
+            return documents_by_engine(case, asked)
         return decide_in(MemoryWorld(asked.rows), asked.token, asked.request)
 
 

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 import pytest_asyncio
 from tests.reference import naive
-from tests.support.case_rows import rows_of, token_id
-from tests.support.case_service import CaseService, case_service, http_call, is_bare, item, together
+from tests.support.case_documents import documents_by_reference
+from tests.support.case_rows import asked_user, rows_of, token_id
+from tests.support.case_service import (
+    CaseService,
+    case_service,
+    document,
+    evaluation,
+    http_call,
+    is_bare,
+    item,
+    together,
+)
 from tests.support.cases import Case, load_cases
 
 from authz_service.directory.model import NodeKind
@@ -34,6 +45,9 @@ async def ask_the_rows(service: CaseService, case: Case) -> None:
     """The reference, over what was read back: what the other ways are asked about is the case indeed."""
     asked = rows_of(case)
     assert service.rows is not None
+    if case.question.graphql is not None:
+        agree(case, documents_by_reference(case, replace(asked, rows=service.rows)))
+        return
     agree(case, naive.decide(service.rows, asked.token, asked.request))
 
 
@@ -66,6 +80,15 @@ async def ask_check_http(service: CaseService, case: Case) -> None:
     agree_over_http(case, await service.post(service.long, "/check/http", service.body(case.question) | call))
 
 
+async def ask_check_graphql(service: CaseService, case: Case) -> None:
+    body = service.body(case.question) | document(case.question)
+    answer = await service.post(service.long, "/check/graphql", body)
+    agree_over_http(case, answer)
+    for client in (service.long, service.hot):
+        again = await service.post(client, "/check/graphql", body)
+        assert (again.status_code, again.content) == (answer.status_code, answer.content)
+
+
 async def ask_itself(service: CaseService, case: Case) -> None:
     secret = service.secret_of(case.question)
     body = {"catalog": service.body(case.question)["catalog"]} | item(case.question)
@@ -83,6 +106,24 @@ async def ask_itself(service: CaseService, case: Case) -> None:
     assert {**nowhere.headers, "x-request-id": ""} == {**answer.headers, "x-request-id": ""}
 
 
+async def ask_the_rows_of_users(service: CaseService, case: Case) -> None:
+    """Of a user as such, over what was read back."""
+    assert service.rows is not None
+    user, catalog = asked_user(case, service.rows)
+    decision = naive.decide_user(service.rows, user, catalog, rows_of(case).request)
+    expected = case.expected
+    assert (decision.reason, decision.missing, decision.hide) == (expected.reason, expected.missing, expected.hide)
+
+
+async def ask_evaluation(service: CaseService, case: Case) -> None:
+    for _ in range(2):
+        answer = await service.post(service.long, "/access/v1/evaluation", evaluation(case))
+        assert answer.status_code == 200, answer.text
+        found = answer.json()
+        said = found["context"] | {"decision": "allow" if found["decision"] else "deny"}
+        assert decision_of(said, answer) == (*told(case)[:4], None)
+
+
 Way = Callable[[CaseService, Case], Awaitable[None]]
 
 
@@ -90,11 +131,15 @@ def ways(case: Case) -> list[Way]:
     question = case.question
     if case.where == "rows":
         return []
+    if question.user is not None:
+        return [ask_the_rows_of_users] if evaluation(case) is None else [ask_the_rows_of_users, ask_evaluation]
     found: list[Way] = []
     if case.where == "everywhere" and question.secret is None:
         found.append(ask_the_rows)
     if question.permission is not None or question.operation is not None:
         found.append(ask_the_decision_point)
+    if question.graphql is not None:
+        found += [ask_the_decision_point, ask_check_graphql]
     if is_bare(question):
         found += [ask_check, ask_batch]
         if question.secret is None and question.client_address is None and not question.attributes:

@@ -195,3 +195,24 @@ def test_tokens_are_upgraded_and_those_that_would_gain_are_refused(catalog, tmp_
     assert json.loads(catalog("upgrade", "shops", "--to", "2", "--output", "json").stdout)["counts"]["tokens"] == 0
     assert catalog("upgrade", "shops", "--to", "9").returncode == 2
     assert catalog("upgrade", "shops", "--to", "2", token="gateway_token").returncode == 1
+
+
+def test_a_schema_is_installed_shown_and_refused_with_its_lines(catalog, tmp_path):
+    assert "has no GraphQL schema" in catalog("schema", "gitlab@1").stderr
+    file = tmp_path / "schema.graphql"
+    file.write_text("type Query { project(fullPath: ID): Project }\ntype Project { name: String }\n")
+    done = catalog("schema", "gitlab@1", str(file))
+    assert done.returncode == 0, done.stderr
+    assert "gitlab@1: schema 1 is installed" in done.stderr
+    assert "it has nothing for `Type.Pipeline`" in done.stderr
+    shown = json.loads(catalog("schema", "gitlab@1", "--output", "json").stdout)
+    assert (shown["number"], shown["new"]) == (1, False)
+    assert "Type.Project" not in shown["unknown"]
+    assert "GraphQL schema (0: none)  1" in re.sub(r" {2,}", "  ", catalog("coverage", "gitlab@1").stdout)
+    file.write_text("type Query {\n  project: Missing\n}\n")
+    refused = catalog("schema", "gitlab@1", str(file))
+    assert refused.returncode != 0
+    assert ":2" in refused.stderr
+    assert catalog("schema", "gitlab@1", str(tmp_path / "nothing")).returncode != 0
+    assert catalog("schema", "gitlab@1", str(file), token="sample_token").returncode != 0
+    assert json.loads(catalog("schema").stdout)["title"] == "A catalog"

@@ -119,12 +119,16 @@ async def test_a_deny_names_what_is_missing_and_where(stage):
     assert "`pipeline:run`" in answer["message"]
 
 
-async def test_a_caller_of_one_group_may_not_ask_where_the_target_is_found_later(stage):
+async def test_for_a_caller_of_one_group_a_place_beyond_does_not_exist(stage):
     _, secret = await given(stage)
     at = await stage.scope_at("authz", ["group:acme"], "decision:evaluate")
     caller = (await stage.give("olga", at, evaluates=("forge",)))[1]
-    body = {"token": secret, "catalog": "forge", "method": "GET", "path": "/api/v4/projects/44/pipelines"}
-    assert (await stage.call("POST", "/check/http", caller, body)).status_code == 403
+    told = []
+    for number in ("44", "4711"):
+        body = {"token": secret, "catalog": "forge", "method": "GET", "path": f"/api/v4/projects/{number}/pipelines"}
+        told.append((await stage.call("POST", "/check/http", caller, body)).json())
+    assert told[0] == told[1]
+    assert (told[0]["decision"], told[0]["reason"]) == ("deny", "target_unknown")
 
 
 async def test_a_body_that_is_no_request_is_refused_at_its_place(stage):
@@ -165,4 +169,5 @@ async def test_an_explanation_names_every_set_and_item(stage):
         }
     ]
     plain = await ask(stage, caller, secret, "POST", "/api/v4/projects/42/pipelines")
-    assert plain == {name: value for name, value in answer.items() if name != "explanation"}
+    assert plain == {name: value for name, value in answer.items() if name not in ("explanation", "fixes")}
+    assert [step["permissions"] for fix in answer["fixes"] for step in fix["steps"]] == [["pipeline:run"]]

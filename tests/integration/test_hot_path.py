@@ -12,6 +12,9 @@ import pytest
 from tests.support.managing import Stage, scope, staged
 
 from authz_service.api.check import hot as hot_module
+from authz_service.api.check.encoding import encode_decision
+from authz_service.pdp.quick import QuickAnswers
+from authz_service.pdp.records import Recorder
 
 SECRET = "<secret>"
 GOOD: dict[str, Any] = {
@@ -89,6 +92,40 @@ RAW = [
     b'{"a":' * 1100 + b"1" + b"}" * 1100,
     b'{"token": "' + b"x" * 65 * 1024 + b'"}',
 ]
+PROJECT = "/api/v4/projects/acme%2Fweb"
+CALLS: list[Any] = [
+    ("GET", f"{PROJECT}/jobs"),
+    ("GET", f"{PROJECT}/jobs?scope=failed"),
+    ("GET", "/api/v4/projects/42/jobs"),
+    ("GET", "/api/v4/projects/043/jobs"),
+    ("GET", "/api/v4/projects/ACME%2Fweb/jobs"),
+    ("GET", "/api/v4/projects/acme/web/jobs"),
+    ("GET", "/api/v4/projects/acme%2Ftools%2Flint/jobs"),
+    ("GET", "/api/v4/projects/hidden%2Fplan/jobs"),
+    ("GET", "/api/v4/projects/open%2Fsite/jobs"),
+    ("GET", "/api/v4/projects/nobody%2Fhere/jobs"),
+    ("GET", "/api/v4/projects/acme/jobs"),
+    ("POST", f"{PROJECT}/jobs/7/retry"),
+    ("POST", f"{PROJECT}/pipeline"),
+    ("GET", f"{PROJECT}/pipelines"),
+    ("GET", f"{PROJECT}/repository/branches"),
+    ("GET", "/api/v4/projects/open%2Fsite/repository/branches"),
+    ("GET", "/api/v4/groups/acme/variables"),
+    ("GET", "/api/v4/groups/acme/runners"),
+    ("GET", "/api/v4/namespaces/acme"),
+    ("GET", "/api/v4/projects"),
+    ("GET", "/api/v4/user"),
+    ("GET", "/api/v4/version"),
+    ("HEAD", f"{PROJECT}/jobs"),
+    ("get", f"{PROJECT}/jobs"),
+    ("BREW", f"{PROJECT}/jobs"),
+    ("GET", f"{PROJECT}//jobs"),
+    ("GET", f"{PROJECT}/../web/jobs"),
+    ("GET", f"{PROJECT}/%6Aobs"),
+    ("GET", ""),
+    ("GET", "/" + "a" * 2000),
+    ("", f"{PROJECT}/jobs"),
+]
 MANY: list[Any] = [
     [{"resource": "job", "action": "read", "target": "acme/web"}],
     [{"resource": "job", "action": action, "target": "acme/web"} for action in ("read", "run", "read")],
@@ -110,6 +147,15 @@ MANY: list[Any] = [
 def bodies(secret: str, route: str) -> list[bytes]:
     if route == "/check":
         found = [json.dumps(body).encode() for body in CHECKS] + RAW
+    elif route == "/check/http":
+        asked = [{"token": SECRET, "catalog": "gitlab", "method": method, "path": path} for method, path in CALLS]
+        asked += [{**asked[0], "target": "acme/web"}, {**asked[0], "path": 5}, {**asked[0], "explain": True}]
+        asked += [{**asked[0], "catalog": name} for name in ("gitlab@1", "gitlab@2", "orders", "authz")]
+        found = [json.dumps(body).encode() for body in asked]
+        found += [
+            b'{"token": "<secret>", "catalog": "gitlab", "method": "GET", "method": "POST", "path": "/api/v4/user"}',
+            b'{"token": "<secret>", "catalog": "gitlab", "method": "GET", "path": "/api/v4/projects/\\u0034/jobs"}',
+        ]
     else:
         found = [json.dumps({"token": SECRET, "catalog": "gitlab", "items": items}).encode() for items in MANY]
         found += [
@@ -143,14 +189,14 @@ async def hot(stage: Stage):
 
 async def subject(stage: Stage) -> str:
     given = await stage.scope_at("gitlab", ["group:acme"], "job:read", "pipeline:read")
-    return (await stage.give("dana", given))[1]
+    return (await stage.give("dana", given, catalogs={"gitlab": 2}))[1]
 
 
 async def gateway(stage: Stage, *catalogs: str) -> str:
     return (await stage.give("root", scope("authz", "instance", "decision:evaluate"), evaluates=catalogs or ("*",)))[1]
 
 
-@pytest.mark.parametrize("route", ["/check", "/check/batch"])
+@pytest.mark.parametrize("route", ["/check", "/check/http", "/check/batch"])
 @pytest.mark.parametrize("catalogs", [("*",), ("gitlab",), ("orders",)])
 async def test_both_ways_give_the_same_answer_to_every_body(stage, hot, route, catalogs):
     secret, caller = await subject(stage), await gateway(stage, *catalogs)
@@ -215,8 +261,12 @@ async def test_the_short_way_is_taken(stage, hot, monkeypatch):
     secret, caller = await subject(stage), await gateway(stage)
     headers = {"Authorization": f"Bearer {caller}"}
     asked = [{**GOOD, "token": secret}, {**GOOD, "token": secret, "action": "run"}]
+    call = {"token": secret, "catalog": "gitlab", "method": "GET", "path": f"{PROJECT}/jobs"}
+    refused = {**call, "method": "POST", "path": f"{PROJECT}/jobs/7/retry"}
     for body in asked:
         await hot.post("/check", json=body, headers=headers)
+    for body in (call, refused):
+        await hot.post("/check/http", json=body, headers=headers)
 
     async def closed(*_: object) -> None:
         raise AssertionError("the long way was taken")
@@ -224,6 +274,8 @@ async def test_the_short_way_is_taken(stage, hot, monkeypatch):
     monkeypatch.setattr(hot_module.HotPath, "_take_long_way", closed)
     for body, decision in zip(asked, ("allow", "deny"), strict=True):
         assert (await hot.post("/check", json=body, headers=headers)).json()["decision"] == decision
+    for body, decision in zip((call, refused), ("allow", "deny"), strict=True):
+        assert (await hot.post("/check/http", json=body, headers=headers)).json()["decision"] == decision
     items = [{key: body[key] for key in ("resource", "action", "target")} for body in asked]
     batch = {"token": secret, "catalog": "gitlab", "items": items}
     answer = await hot.post("/check/batch", json=batch, headers=headers)
@@ -248,9 +300,17 @@ async def test_both_ways_stay_equal_while_the_directory_changes(stage, hot):
     headers = {"Authorization": f"Bearer {caller}"}
     targets = ["acme/web", "open/web", "acme/tools/lint", "group:acme", "project:42", "project:99"]
     asked = [
-        {**GOOD, "token": secret, "target": target, "action": action}
+        ("/check", {**GOOD, "token": secret, "target": target, "action": action})
         for target in targets
         for action in ("read", "run")
+    ]
+    asked += [
+        (
+            "/check/http",
+            {"token": secret, "catalog": "gitlab", "method": method, "path": f"/api/v4/projects/{name}/{rest}"},
+        )
+        for name in ("acme%2Fweb", "open%2Fweb", "42", "99")
+        for method, rest in (("GET", "jobs"), ("POST", "jobs/7/retry"), ("GET", "repository/branches"))
     ]
     said = set()
     for change in [None, *CHANGES]:
@@ -258,9 +318,9 @@ async def test_both_ways_stay_equal_while_the_directory_changes(stage, hot):
             await stage.apply(change)
             await stage.app.state.services.point.follower.poll_now()
         for _ in range(2):
-            for body in asked:
-                long = await stage.client.post("/check", json=body, headers=headers)
-                short = await hot.post("/check", json=body, headers=headers)
+            for route, body in asked:
+                long = await stage.client.post(route, json=body, headers=headers)
+                short = await hot.post(route, json=body, headers=headers)
                 assert seen(short) == seen(long), (change, body)
                 said.add(short.json()["reason"])
     assert {
@@ -322,7 +382,31 @@ async def test_both_ways_count_the_same(stage, hot, database_url):
             await client.post("/check", content=body, headers=headers)
         for body in batches:
             await client.post("/check/batch", content=body, headers=headers)
+        for body in bodies(secret, "/check/http") * 2:
+            await client.post("/check/http", content=body, headers=headers)
         after = figures((await stage.client.get("/metrics")).text)
         return {name: value - before.get(name, 0.0) for name, value in after.items() if value != before.get(name, 0.0)}
 
     assert await count(hot) == await count(stage.client) != {}
+
+
+async def test_both_ways_leave_the_same_records(stage, hot):
+    secret, caller = await subject(stage), await gateway(stage)
+    headers = {"Authorization": f"Bearer {caller}"}
+    kept: list[dict[str, Any]] = []
+    point = stage.app.state.services.point
+    point.records = Recorder(kept.extend, allows=True)
+    stage.app.state.quick = stage.app.state.hot.quick = QuickAnswers(point, encode_decision)
+
+    async def record(client: httpx.AsyncClient) -> list[dict[str, Any]]:
+        for route in ("/check", "/check/http", "/check/batch"):
+            for number, body in enumerate(bodies(secret, route) * 2):
+                await client.post(route, content=body, headers={**headers, "X-Request-ID": f"request-{number}"})
+        await point.records.flush()
+        found = [{**one, "at": ""} for one in kept]
+        kept.clear()
+        return found
+
+    long = await record(stage.client)
+    assert long
+    assert await record(hot) == long

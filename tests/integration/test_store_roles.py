@@ -2,21 +2,38 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from authz_service.directory.changes import parse_import
 from authz_service.errors import InvalidInputError
-from authz_service.store import audit, catalogs, directory, idempotency, tokens
+from authz_service.store import (
+    audit,
+    audit_chain,
+    catalogs,
+    directory,
+    events,
+    idempotency,
+    leaks,
+    token_sweeps,
+    tokens,
+    webhooks,
+)
+from authz_service.store.all_tables import metadata
 from authz_service.store.audit import AuditEntry
+from authz_service.store.audit_chain import Checkpoint
 from authz_service.store.changes import ChangeSet, append, prune_log
 from authz_service.store.database import Database, check_schema
 from authz_service.store.directory_import import apply_import
+from authz_service.store.events import Event, EventKind
 from authz_service.store.roles import PRIVILEGES, grant_service_role
-from authz_service.store.tables import metadata
+from authz_service.store.sweeps import Turn, note_batch, take_turn
 from authz_service.store.tokens import TokenRecord
 from authz_service.tokens.model import Token, TokenId
 
@@ -76,7 +93,34 @@ async def test_the_service_does_its_work_under_a_role_without_rights_to_spare(se
         await audit.insert(conn, AuditEntry("directory.import", "instance"), stamp)
         await idempotency.prune(conn)
         await prune_log(conn)
-        await conn.execute(text("update audit set seal = 1, hash = '', prev_hash = ''"))
+        await keep_records(conn)
+        assert await take_turn(conn, "purge", uuid4(), interval=timedelta(), begin=True) is Turn.MINE
+        await note_batch(conn, "purge", 0, finished=True)
+        await token_sweeps.find_notices(conn, limit=1)
+        await token_sweeps.find_unused(conn, days=1, limit=1)
+        ended = {"id": own, "at": "2020-01-01T00:00:00+00:00"}
+        await conn.execute(text("update token set revoked_at = cast(:at as text)::timestamptz where id = :id"), ended)
+        gone, _ = await token_sweeps.purge_families(conn, changes, keep=timedelta(days=2), limit=1)
+        assert gone == (own,)
+
+
+async def keep_records(conn: AsyncConnection) -> None:
+    """Seal, sign, tell, deliver, settle a leak."""
+    assert await audit_chain.seal_rows(conn) is not None
+    head = await audit_chain.load_head(conn)
+    now = await audit_chain.load_clock(conn)
+    await audit_chain.add_checkpoint(conn, Checkpoint(head.seal, head.hash, now, "none", "none"))
+    told = await events.append_event(conn, Event(EventKind.TOKEN_LEAKED, once="leak/tok_x"))
+    hook = webhooks.Webhook("whk_x", 1, "", "https://hooks.example.com/", (), active=True, kid="k1", salt=b"")
+    await webhooks.insert(conn, hook)
+    await webhooks.hand_out(conn, [one.id for one in await events.take_waiting(conn)])
+    await webhooks.add_delivery(conn, hook.id, told or 0)
+    for due in await webhooks.claim_due(conn, limit=5, lease=timedelta(seconds=1)):
+        await webhooks.end_attempt(conn, due.id, attempt={}, state=webhooks.DeliveryState.FAILED, again=None)
+    await webhooks.remove(conn, hook.id)
+    await events.prune(conn, older_than=timedelta())
+    await leaks.insert(conn, [leaks.Reported(b"x", "report")])
+    assert await leaks.take(conn)
 
 
 FORBIDDEN = (
@@ -85,6 +129,9 @@ FORBIDDEN = (
     "delete from audit",
     "update audit set action = 'nothing'",
     "update audit set details = '{}'",
+    "update audit set nodes = '{}'",
+    "update audit_checkpoint set seal = 0",
+    "delete from audit_checkpoint",
     "truncate audit",
     "update change_log set key = 'x'",
     "delete from node",

@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from authz_service.errors import DatabaseUnavailableError, SchemaOutdatedError
+from authz_service.store.all_tables import metadata
 from authz_service.store.database import Database, check_schema, migrate, schema_head
-from authz_service.store.tables import metadata
 
 # What the server itself says of a schema; what alembic compares leaves out check constraints.
 DESCRIPTION = """

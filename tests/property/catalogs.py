@@ -128,6 +128,7 @@ class CatalogMaker:
             source=source,
             case_sensitive=self._chance(0.25),
             single_owner=self._chance(0.15),
+            forbidding_legacy_ends_public_reads=self._chance(0.5),
             attribute_parameters=ATTRIBUTE_PARAMETERS if self._chance(0.5) else {},
         )
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 
 from tests.property.catalogs import ROLE_NAMES, STATIONARY_ROLE, STRANGE_ROLE, CatalogMaker
+from tests.property.rulings import RulingMaker
 from tests.reference.rows import Rows
 
 from authz_service.catalog.model import Catalog
@@ -23,6 +24,7 @@ from authz_service.directory.model import (
     Visibility,
 )
 from authz_service.tokens.model import Conditions, Reach, ReachKind, Scope, Token, TokenId, TokenKind
+from authz_service.tokens.policy import EVALUATE
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -60,7 +62,12 @@ class WorldMaker:
         for number in range(self._random.randint(6, 9)):
             self._tokens.append(self._token(number))
         self._break_lines()
-        return Rows(self._nodes, self._users, self._memberships, self._tokens, self._catalogs)
+        rulings = RulingMaker(Random(f"rulings {self._random.random()}"), NOW, self._nodes, self._catalogs)
+        policies = rulings.policies()
+        requests, grants = rulings.approvals(self._tokens, policies)
+        return Rows(
+            self._nodes, self._users, self._memberships, self._tokens, self._catalogs, policies, requests, grants
+        )
 
     def _chance(self, share: float) -> bool:
         return self._random.random() < share
@@ -75,6 +82,8 @@ class WorldMaker:
             found.append(CatalogMaker(self._random).make("mirrored", source=MIRROR))
         if self._chance(0.4):
             found.append(CatalogMaker(self._random).make("orders", upstream=True))
+        if self._chance(0.1):
+            found.append(CatalogMaker(self._random).make("authz"))
         return found
 
     # Directory
@@ -240,6 +249,7 @@ class WorldMaker:
         share = self._random.choice((0.4, 0.8, 1.0))
         names = [permission.name for permission in catalog.permissions if self._chance(share)]
         names += ["old:name"] if self._chance(0.2) else []
+        names += [EVALUATE] if catalog.name == "authz" and self._chance(0.1) else []
         return Scope(catalog.name, Reach(kind, nodes), (*names, "gone:away", "lost:name"))
 
     def _selected(self, catalog: Catalog, owner: NodeId) -> tuple[NodeId, ...]:

@@ -27,20 +27,28 @@ class Holding:
     facts: Facts
 
     def given(
-        self, permission: Permission, boundary: NodeKind, place: Place, carried: Operation | None
+        self,
+        permission: Permission,
+        boundary: NodeKind,
+        place: Place,
+        carried: Operation | None,
+        *,
+        whole: bool = False,
     ) -> tuple[Reason | None, bool]:
         """(why A3 fails at the place or None, whether it holds by the visitor's way of A8).
 
-        `carried` is the operation that is asked for, which a bundle may carry as a whole (C7).
+        `carried` is the operation that is asked for, which a bundle may carry as a whole (C7). A `whole` group is all
+        that lies in it: what holds in public alone says nothing of it (C3).
         """
         if not self.is_held(permission, boundary, place, carried):
             return Reason.PERMISSION_MISSING, False
         if self.token.kind is TokenKind.LEGACY:
-            if not self.is_held(permission, boundary, place, carried, counting=self.bundles_counting_at(place)):
+            counting = self.bundles_counting_at(place, whole=whole)
+            if not self.is_held(permission, boundary, place, carried, counting=counting):
                 return Reason.OUTSIDE_REACH, False
             if self.legacy_covers(place):
                 return None, False
-            visits = permission.visitor and people.is_open_to(self.rows, self.token.owner, place)
+            visits = not whole and permission.visitor and people.is_open_to(self.rows, self.token.owner, place)
             return (None, True) if visits else (Reason.OUTSIDE_REACH, False)
         for scope in self.scopes():
             if self.holds(list(scope.permissions), permission, boundary, place) and self.covers(scope, place):
@@ -199,9 +207,9 @@ class Holding:
             return []
         return [self.catalog.bundles[name] for name in self.token.legacy_scopes if name in self.catalog.bundles]
 
-    def bundles_counting_at(self, place: Place) -> list[Bundle]:
+    def bundles_counting_at(self, place: Place, *, whole: bool = False) -> list[Bundle]:
         """C7: `public_only` ones say nothing of a project or group that is not public."""
-        hidden = place.kind in COVERED_BY_NODES and not people.is_public(self.rows, place)
+        hidden = whole or (place.kind in COVERED_BY_NODES and not people.is_public(self.rows, place))
         return [bundle for bundle in self.bundles() if not (bundle.public_only and hidden)]
 
     def permission(self, name: str) -> Permission | None:

@@ -9,6 +9,7 @@ from tests.reference.attributes import Facts
 from tests.reference.holding import COVERED_BY_NODES, Holding
 from tests.reference.places import Place
 from tests.reference.rows import Rows
+from tests.reference.rulings import Rulings
 
 from authz_service.catalog.model import (
     NO_ROLE_NEEDED,
@@ -24,8 +25,8 @@ from authz_service.directory.model import NodeKind
 from authz_service.engine.model import Missing, OperationRequest, Reason, Request
 from authz_service.tokens.model import Token, TokenKind
 
-A2, A3, A4, PASSED = 2, 3, 4, 9
-"""How far a set got (A9). A5 comes with policies and grants, which these rows do not have."""
+A2, A3, A4, A5, PASSED = 2, 3, 4, 5, 9
+"""How far a set got (A9)."""
 
 ORDER = list(Reason)
 
@@ -55,6 +56,18 @@ class Items:
     def holding(self) -> Holding:
         return Holding(self.rows, self.token, self.catalog, self.facts)
 
+    @property
+    def rulings(self) -> Rulings:
+        return Rulings(self.rows, self.token, self.catalog, self.request.now)
+
+    def counting_holders(self, permission: Permission, boundary: NodeKind, place: Place) -> list[Permission]:
+        """What confers the permission there, with every `when` of the two met (C2, C5)."""
+        if not self.facts.matches(permission.when, place):
+            return []
+        return [
+            holder for holder in self.holding.conferring(permission, boundary) if self.facts.matches(holder.when, place)
+        ]
+
     def locate(self, item: Item) -> tuple[Reason | None, Place | None]:
         """A2 for one item: the code where it fails, and the place its target names (P itself for `below P`)."""
         permission = self.permission_of(item)
@@ -66,7 +79,7 @@ class Items:
             return (None if exists else Reason.BOUNDARY_MISMATCH), place
         assert place is not None
         if place.kind not in permission.boundaries:
-            return Reason.BOUNDARY_MISMATCH, place
+            return (None if self.stands_for_projects(item, place) else Reason.BOUNDARY_MISMATCH), place
         if place.kind is not item.boundary:
             return Reason.TARGET_UNKNOWN, place
         return None, place
@@ -84,6 +97,8 @@ class Items:
             place = places.owner_place(self.rows, self.catalog, self.token.owner)
         elif target.kind is TargetKind.CALLER:
             assert isinstance(self.request.ask, OperationRequest)
+            if self.request.ask.at is not None:
+                return self.find(self.request.ask.at)
             if self.request.ask.target is None:
                 return Reason.TARGET_REQUIRED, None
             place = places.written_place(self.rows, self.catalog, self.request.ask.target)
@@ -102,6 +117,17 @@ class Items:
             place = places.parameter_place(self.rows, self.catalog, names, value)
         return (Reason.TARGET_UNKNOWN if place is None else None), place
 
+    def stands_for_projects(self, item: Item, place: Place) -> bool:
+        """C3: in a document, a group where a permission of projects alone is needed."""
+        ask = self.request.ask
+        return (
+            isinstance(ask, OperationRequest)
+            and ask.wide
+            and place.kind is NodeKind.GROUP
+            and item.boundary is NodeKind.PROJECT
+            and NodeKind.GROUP not in self.permission_of(item).boundaries
+        )
+
     def text_of(self, item: Item) -> str:
         place = self.find(item.target)[1]
         return "anywhere" if place is None else place.text
@@ -111,6 +137,8 @@ class Items:
         place = self.find(item.target)[1]
         if item.target.kind not in (TargetKind.BELOW, TargetKind.ANYWHERE):
             assert place is not None
+            if self.stands_for_projects(item, place):
+                return self.at_place(permission, place, set_role, carried=operation, boundary=item.boundary)
             return self.at_place(permission, place, set_role, carried=operation, exceptions=True)
         if operation.mutates:
             if place is None:  # `anywhere` never serves a mutating operation
@@ -135,15 +163,17 @@ class Items:
     def in_empty(
         self, permission: Permission, boundary: NodeKind, top: Place, set_role: str | None, carried: Operation
     ) -> Outcome:
-        """C3: nothing is there yet, so A4 is judged at the top itself; a user's namespace is nobody else's."""
+        """C3: nothing is there yet, so A4 and A5 are judged at the top; a user's namespace is nobody else's."""
+        ruling = self.rulings.fault(top, self.counting_holders(permission, boundary, top))
+        allowed = Outcome(PASSED, Reason.GRANTED) if ruling is None else Outcome(A5, ruling)
         if self.token.kind is TokenKind.LEGACY and self.holding.given(permission, boundary, top, carried)[1]:
-            return Outcome(PASSED, Reason.GRANTED)
+            return allowed
         fault = self.owner_fault(permission, top, set_role, boundary)
         owner = self.token.owner
         foreign = top.kind is NodeKind.USER and not self.holding.is_own_account(top)
         if foreign and not self.catalog.upstream and not people.is_admin(self.rows, owner):
             fault = Reason.OWNER_NOT_MEMBER
-        return Outcome(PASSED, Reason.GRANTED) if fault is None else Outcome(A4, fault)
+        return allowed if fault is None else Outcome(A4, fault)
 
     def nowhere(
         self, permission: Permission, boundary: NodeKind, place: Place | None, carried: Operation | None
@@ -174,24 +204,32 @@ class Items:
         *,
         carried: Operation | None = None,
         exceptions: bool = False,
+        boundary: NodeKind | None = None,
     ) -> Outcome:
-        """A3 and A4 at one place, and the exception of an item (A7)."""
-        reason, as_visitor = self.holding.given(permission, place.kind, place, carried)
-        fault = None if reason is not None or as_visitor else self.owner_fault(permission, place, set_role)
+        """A3 to A5 at one place, and the exception of an item (A7). A group with a `boundary` is all in it (C3)."""
+        kind = boundary or place.kind
+        reason, as_visitor = self.holding.given(permission, kind, place, carried, whole=boundary is not None)
+        fault = None if reason is not None or as_visitor else self.owner_fault(permission, place, set_role, kind)
+        ruling: Reason | None = None
         if reason is None and fault is None:
-            return Outcome(PASSED, Reason.GRANTED)
+            ruling = self.rulings.fault(place, self.counting_holders(permission, kind, place))
+            if ruling is None:
+                return Outcome(PASSED, Reason.GRANTED)
         reads_public = permission.public_read and (permission.reviewed or not permission.mutates)
         if (
             exceptions
             and reads_public
             and people.is_public(self.rows, place)
             and self.facts.matches(permission.when, place)
+            and not self.rulings.ends_public_reads(place)
         ):
             return Outcome(PASSED, Reason.GRANTED_PUBLIC_READ, exceptional=True)
         if reason is not None:
             return Outcome(A3, reason)
-        assert fault is not None
-        return Outcome(A4, fault)
+        if fault is not None:
+            return Outcome(A4, fault)
+        assert ruling is not None
+        return Outcome(A5, ruling)
 
     # A4: the owner
 

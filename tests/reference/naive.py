@@ -26,9 +26,9 @@ from authz_service.catalog.model import (
     Target,
     TargetKind,
 )
-from authz_service.directory.model import NodeKind, UserState
+from authz_service.directory.model import NodeId, NodeKind, UserState
 from authz_service.engine.model import Decision, Missing, OperationRequest, PermissionRequest, Reason, Request
-from authz_service.tokens.model import Token, TokenId, TokenKind
+from authz_service.tokens.model import Reach, ReachKind, Scope, Token, TokenId, TokenKind
 
 MAX_ANCESTORS = 32
 BOUNDARY_ORDER = [NodeKind.PROJECT, NodeKind.GROUP, NodeKind.USER, NodeKind.INSTANCE]
@@ -61,6 +61,22 @@ def decide(rows: Rows, token_id: TokenId, request: Request) -> Decision:
             return replace(own, failed_token=ancestor.id)
         line.append(ancestor)
     return answer
+
+
+def decide_user(rows: Rows, user: NodeId, catalog: Catalog, request: Request) -> Decision:
+    """A13: a token that holds everything everywhere, in a world without policies, for which T6 does not count."""
+    account = people.user_of(rows, user)
+    if account is None or account.state is not UserState.ACTIVE:
+        return Decision(False, Reason.OWNER_INACTIVE)
+    if catalog.upstream:
+        return Decision(False, Reason.OWNER_NOT_MEMBER)
+    names = tuple(permission.name for permission in catalog.permissions)
+    nodes = tuple(node.id for node in rows.nodes)
+    reaches = (Reach(ReachKind.SELECTED, nodes), Reach(ReachKind.USER), Reach(ReachKind.INSTANCE))
+    scopes = tuple(Scope(catalog.name, reach, names) for reach in reaches)
+    everything = Token(TokenId("everything"), user, {catalog.name: catalog.version}, scopes=scopes)
+    bare = Rows(rows.nodes, rows.users, rows.memberships, [everything], [catalog])
+    return judge(bare, everything, replace(catalog, single_owner=False), request)
 
 
 def token_of(rows: Rows, token_id: TokenId) -> Token | None:
@@ -105,7 +121,7 @@ def in_networks(address: str | None, networks: tuple[str, ...]) -> bool:
 
 
 def judge(rows: Rows, token: Token, catalog: Catalog, request: Request) -> Decision:
-    """A2 to A7 for one token of the line, over all trials of absent attributes (C5)."""
+    """A2 to A8 for one token of the line, over all trials of absent attributes (C5)."""
     facts = Facts(rows, catalog, token.owner, request)
     absent = []
     for when, place in Hearing(rows, token, catalog, request, facts).conditions_in_play():
@@ -128,6 +144,8 @@ class Hearing(Items):
             return self.answer_permission(self.request.ask)
         if self.request.ask.bad_path:
             return Decision(False, Reason.BAD_PATH)
+        if self.request.ask.bad_document:
+            return Decision(False, Reason.BAD_DOCUMENT)
         operation = self.catalog.operations.get(self.request.ask.operation)
         if operation is None:
             return self.answer_unlisted(self.request.ask)
@@ -195,7 +213,10 @@ class Hearing(Items):
         if place is None:
             hide = reason is Reason.TARGET_UNKNOWN and not self.catalog.upstream
             return Decision(False, reason or Reason.TARGET_UNKNOWN, hide=hide)
-        fault = None if people.is_public(self.rows, place) else self.owner_fault(None, place, None)
+        public = people.is_public(self.rows, place)
+        fault = None if public else self.owner_fault(None, place, None)
+        if public and self.rulings.ends_public_reads(place):
+            fault = Reason.POLICY_FORBIDS_KIND
         if fault is not None:
             return Decision(False, fault, hide=self.unseen(place))
         return Decision(True, Reason.GRANTED_OPEN)
@@ -203,7 +224,7 @@ class Hearing(Items):
     def answer_unlisted(self, ask: OperationRequest) -> Decision:
         """C7: an operation in no table."""
         covering = {AnyOperation.ALL} if ask.mutates else {AnyOperation.ALL, AnyOperation.READ}
-        return self.answer_given_target(lambda bundle: bundle.any_operation in covering, Reason.OPERATION_UNKNOWN)
+        return self.answer_given_target(lambda bundle: bundle.any_operation in covering, ask.unlisted)
 
     def answer_given_target(self, covers: Callable[[Bundle], bool], otherwise: Reason) -> Decision:
         """C7: by the place the caller gives, where some bundle covers the call."""
@@ -217,6 +238,7 @@ class Hearing(Items):
         counts = any(covers(bundle) for bundle in self.holding.bundles_counting_at(place))
         if not counts or (place.kind is NodeKind.USER and not self.holding.is_own_account(place)):
             fault = Reason.OUTSIDE_REACH
+        fault = fault or self.rulings.fault_of_kind(place)
         if fault is not None:
             return Decision(False, fault, hide=self.unseen(place))
         return Decision(True, Reason.GRANTED)
@@ -289,7 +311,9 @@ class Hearing(Items):
                 return False
             if reason is not None or place is None or not people.is_public(self.rows, place):
                 return False
-            if not self.facts.matches(self.permission_of(item).when, place):
+            if self.stands_for_projects(item, place):
+                return False
+            if not self.facts.matches(self.permission_of(item).when, place) or self.rulings.ends_public_reads(place):
                 return False
         return True
 

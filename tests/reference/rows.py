@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 
 from authz_service.catalog.model import Catalog
 from authz_service.directory.model import Node, NodeId, User
+from authz_service.tokens.grants import Grant, GrantRequest
 from authz_service.tokens.model import Token
+from authz_service.tokens.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -19,3 +21,6 @@ class Rows:
     """(user, node, role); at most one for each user and node."""
     tokens: list[Token] = field(default_factory=list)
     catalogs: list[Catalog] = field(default_factory=list)
+    policies: list[Policy] = field(default_factory=list)
+    requests: list[GrantRequest] = field(default_factory=list)
+    grants: list[Grant] = field(default_factory=list)

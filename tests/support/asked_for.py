@@ -164,10 +164,16 @@ def managers(rows: Rows) -> list[dict[str, Any]]:
         found.append(
             {
                 "name": "manager",
+                "may_rotate_self": True,
                 "owner": user.username,
                 "scopes": [
-                    _authz({"kind": "user"}, "token:create", "token:read", "token:revoke"),
-                    _authz({"kind": "selected", "nodes": groups}, "token:create", "token:read", "token:revoke"),
+                    _authz(
+                        {"kind": "user"}, "token:create", "token:read", "token:edit", "token:rotate", "token:revoke"
+                    ),
+                    _authz(
+                        {"kind": "selected", "nodes": groups},
+                        *("token:create", "token:read", "token:edit", "token:rotate", "token:revoke"),
+                    ),
                     _of("forge", memberships, "issue:read", "issue:write", "code:read", "code:write", "runner:read"),
                     _of("forge", {"kind": "selected", "nodes": groups[:4]}, "issue:write", "team:write", "code:write"),
                     _of("gate", {"kind": "selected", "nodes": groups[:4]}, "door:open", "door:shut", "door:knock"),

@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 from tests.reference.rows import Rows
+from tests.support.case_rulings import CaseApprovals, policy_of
 from tests.support.cases import Case, CaseWorld, only_keys
 
 from authz_service.catalog.loader import load_catalog
@@ -26,6 +27,7 @@ from authz_service.directory.model import (
 )
 from authz_service.engine.model import OperationRequest, PermissionRequest, Request
 from authz_service.tokens.model import Conditions, Reach, ReachKind, Scope, Token, TokenId, TokenKind
+from authz_service.tokens.policy import Policy
 
 _OFFSET = re.compile(r"now(?: ([+-]) (\d+) (minutes|hours|days))?")
 
@@ -54,10 +56,19 @@ def rows_of(case: Case) -> CaseRows:
     if question.operation is not None:
         ask = OperationRequest(question.operation, question.parameters, question.target, question.mutates)
     else:
-        assert question.permission is not None
-        ask = PermissionRequest(question.permission, question.target)
+        assert question.permission is not None or question.graphql is not None
+        ask = PermissionRequest(question.permission or "", question.target)
     request = Request(question.catalog, ask, NOW, question.version, question.attributes, question.client_address)
     return CaseRows(builder.build(), token_id(question.token), request)
+
+
+def asked_user(case: Case, rows: Rows) -> tuple[NodeId, Catalog]:
+    """The user as such that the case asks about, 0 for nobody, and the version they are decided by (A13)."""
+    question = case.question
+    user = next((one.id for one in rows.users if one.username == question.user), 0)
+    versions = [one for one in rows.catalogs if one.name == question.catalog]
+    wanted = [one for one in versions if question.version in (None, one.version)]
+    return user, max(wanted, key=lambda one: one.version)
 
 
 class _RowsBuilder:
@@ -69,6 +80,8 @@ class _RowsBuilder:
         self._users: list[User] = []
         self._memberships: list[tuple[NodeId, NodeId, str]] = []
         self._tokens: list[Token] = []
+        self._successors: dict[TokenId, TokenId] = {}
+        self._approvals = CaseApprovals()
 
     def build(self) -> Rows:
         for name, written in self._world.users.items():
@@ -87,7 +100,19 @@ class _RowsBuilder:
             self._tokens.append(self._token(label, written))
         for event in self._world.then:
             self._happen(*event.split())
-        return Rows(self._nodes, self._users, self._memberships, self._tokens, self._catalogs)
+        policies = [self._policy(written) for written in self._world.policies]
+        requests, grants = self._approvals.requests, self._approvals.grants
+        return Rows(
+            self._nodes, self._users, self._memberships, self._tokens, self._catalogs, policies, requests, grants
+        )
+
+    def _policy(self, written: Mapping[str, Any]) -> Policy:
+        catalog = written.get("catalog", self._catalogs[0].name)
+        return policy_of(written, catalog, self._ruled(catalog, written["at"]))
+
+    def _ruled(self, catalog: str, written: str) -> NodeId:
+        upstream = any(one.upstream for one in self._catalogs if one.name == catalog)
+        return written if upstream and written != "instance" else self._place(written)
 
     def _add_user(self, name: str, written: Mapping[str, Any]) -> None:
         only_keys(
@@ -154,12 +179,15 @@ class _RowsBuilder:
     def _token(self, label: str, written: Mapping[str, Any]) -> Token:
         only_keys(
             label, written, "owner", "catalogs", "scopes", "legacy", "expires", "not_before", "revoked", "networks",
-            "parent", "resource_owner",
+            "parent", "resource_owner", "created", "approvals",
         )  # fmt: skip
         versions = written.get("catalogs") or {self._catalogs[0].name: self._catalogs[0].version}
         upstream = any(catalog.upstream for catalog in self._named(versions))
         owner = written.get("owner", "dana")
         resource_owner = written.get("resource_owner")
+        for history in written.get("approvals") or ():
+            catalog = history.get("catalog", next(iter(versions)))
+            self._approvals.add(token_id(label), catalog, history, lambda text: self._ruled(catalog, text))  # noqa: B023
         return Token(
             token_id(label),
             owner if upstream else self._place(f"user:{owner}"),
@@ -167,7 +195,7 @@ class _RowsBuilder:
             TokenKind.LEGACY if "legacy" in written else TokenKind.FINE_GRAINED,
             tuple(self._scope(scope, next(iter(versions)), upstream=upstream) for scope in written.get("scopes") or ()),
             tuple(written.get("legacy") or ()),
-            created_at=NOW - timedelta(days=30),
+            created_at=_moment(written.get("created")) or NOW - timedelta(days=30),
             not_before=_moment(written.get("not_before")),
             expires_at=_moment(written.get("expires")),
             revoked_at=_moment(written.get("revoked")),
@@ -209,8 +237,35 @@ class _RowsBuilder:
             self._tokens = [
                 replace(token, revoked_at=NOW) if token.id == token_id(words[0]) else token for token in self._tokens
             ]
+        elif verb == "rotate":
+            self._rotate(words[0], overlap=timedelta(hours=int(words[2])) if words[1:] else None)
+        elif verb == "reuse":
+            self._end_family(token_id(words[0]))
         else:
             raise ValueError(f"no such event: {verb}")
+
+    def _rotate(self, label: str, *, overlap: timedelta | None) -> None:
+        """`rotate reader` or `rotate reader over 2 hours`: what comes of it is `reader_new`."""
+        old = next(token for token in self._tokens if token.id == token_id(label))
+        new = replace(old, id=token_id(f"{label}_new"), created_at=NOW)
+        ends = old if overlap is None else replace(old, expires_at=min(old.expires_at or NOW + overlap, NOW + overlap))
+        out = replace(old, revoked_at=NOW) if overlap is None else ends
+        moved = [replace(token, parent=new.id) if token.parent == old.id else token for token in self._tokens]
+        self._tokens = [out if token.id == old.id else token for token in moved] + [new]
+        self._successors[old.id] = new.id
+
+    def _end_family(self, member: TokenId) -> None:
+        """All that came of a member by rotation, and all that hangs under one of these."""
+        ended = {member}
+        while True:
+            more = {new for old, new in self._successors.items() if old in ended}
+            more |= {token.id for token in self._tokens if token.parent in ended}
+            if more <= ended:
+                break
+            ended |= more
+        self._tokens = [
+            replace(token, revoked_at=token.revoked_at or NOW) if token.id in ended else token for token in self._tokens
+        ]
 
     def _change_node(self, verb: str, text: str, to: str) -> None:
         number = self._place(text)

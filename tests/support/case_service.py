@@ -7,28 +7,34 @@ import re
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.reference.rows import Rows
 from tests.support.case_rows import NOW, rows_of, token_id
 from tests.support.cases import SHOWN, Case, CaseWorld, Question
 from tests.support.stored_rows import external_id, import_lines, install, put_rows, read_rows
 
 from authz_service.app import create_app
+from authz_service.catalog.graphql_schema import format_schema, load_schema
 from authz_service.catalog.loader import load_catalog
 from authz_service.config import load_settings
 from authz_service.directory.model import NodeId, NodeKind
 from authz_service.engine.attributes import RESERVED
 from authz_service.engine.model import Decision, OperationRequest, PermissionRequest
 from authz_service.pdp.check import DecisionPoint
+from authz_service.pdp.documents import DocumentText, GraphqlCall
 from authz_service.pdp.question import Ask
 from authz_service.pdp.question import Question as Asked
-from authz_service.store import tokens
+from authz_service.pdp.secrets import Peppers
+from authz_service.store import catalog_schemas, tokens
 from authz_service.store.changes import ChangeSet, append, begin_epoch
 from authz_service.store.database import Database
+from authz_service.store.token_families import supersede
 from authz_service.tokens.model import Reach, ReachKind, Scope, Token, TokenId
 from authz_service.tokens.secret import new_secret
 
@@ -60,15 +66,17 @@ class CaseService:
         before = rows_before(case)
         await self._clear()
         await install(self.database, *case.world.catalogs)
+        await install_schemas(self.database, case.world)
         stored = await put_rows(self.database, before, self.point.peppers)
         self.secrets = stored.secrets
         await self.point.follower.poll_now()
         if case.world.then:
             if case.question.permission or case.question.operation:
                 await self.decide(case.question)  # what is remembered from before must not answer after
-            events = Events(self.database, before)
+            events = Events(self.database, before, self.point.peppers)
             for event in case.world.then:
                 await events.happen(*event.split())
+            self.secrets = {**self.secrets, **events.secrets}
             await self.point.follower.poll_now()
         self.rows = await read_rows(self.database)
         self.entered = case.world
@@ -78,6 +86,8 @@ class CaseService:
         ours = {"source": GATEHOUSE}
         async with self.database.transaction() as conn:
             owner = "(select id from node where source = :source)"
+            for table in ("policy", "grant_request", "token_grant"):
+                await conn.execute(text(f"delete from {table}"))
             await conn.execute(text("delete from token_node"))
             await conn.execute(text(f"delete from token where owner_id is null or owner_id not in {owner}"), ours)
             await conn.execute(text("delete from membership"))
@@ -94,14 +104,18 @@ class CaseService:
     def secret_of(self, question: Question) -> str:
         if question.secret is None:
             assert self.secrets is not None
-            return self.secrets[token_id(question.token)]
+            if token_id(question.token) in self.secrets:
+                return self.secrets[token_id(question.token)]
         made = new_secret(self.point.peppers.prefix, self.point.peppers.current).reveal()
-        return made if question.secret == "unknown" else made[:-1]
+        return made[:-1] if question.secret == "malformed" else made
 
     async def decide(self, question: Question) -> Decision:
         """What the decision point says of a permission or an operation."""
-        about: PermissionRequest | OperationRequest
-        if question.operation is not None:
+        about: PermissionRequest | OperationRequest | GraphqlCall
+        if question.graphql is not None:
+            text = DocumentText(question.graphql, question.variables, question.operation_name)
+            about = GraphqlCall([text], question.target)
+        elif question.operation is not None:
             about = OperationRequest(question.operation, question.parameters, question.target, question.mutates)
         else:
             assert question.permission is not None
@@ -119,6 +133,19 @@ class CaseService:
 
     async def post(self, client: httpx.AsyncClient, path: str, body: Any, secret: str | None = None) -> httpx.Response:
         return await client.post(path, json=body, headers={"Authorization": f"Bearer {secret or self.gateway}"})
+
+
+async def install_schemas(database: Database, world: CaseWorld) -> None:
+    """The schemas of the world, each beside the first catalog of its name."""
+    for name, sdl in world.schemas.items():
+        catalog = next(one for one in map(load_catalog, world.catalogs) if one.name == name)
+        async with database.transaction() as conn:
+            changes = ChangeSet()
+            text = format_schema(load_schema(sdl))
+            await catalog_schemas.install(
+                conn, changes, name=name, version=catalog.version, text=text, installed_by="test"
+            )
+            await append(conn, changes)
 
 
 def together(cases: Iterable[Case]) -> list[Case]:
@@ -148,6 +175,22 @@ def rows_before(case: Case) -> Rows:
     return rows_of(replace(case, world=replace(case.world, then=()), question=quiet)).rows
 
 
+def evaluation(case: Case) -> dict[str, Any] | None:
+    """A question about a user as such, as `/access/v1/evaluation` takes it; None where none would ask it."""
+    question = case.question
+    call = http_call(case)
+    if call is not None and "target" not in call:
+        resource, action = {"type": "route", "id": call["path"]}, call["method"]
+    elif question.target is not None and (question.permission or "." in (question.operation or "").partition(" ")[0]):
+        kind, _, action = (question.permission or question.operation or "").replace(":", ".", 1).partition(".")
+        resource = {"type": kind, "id": question.target}
+    else:
+        return None
+    ours = {"catalog": _label(question), "explain": True}
+    subject = {"type": "user", "id": question.user}
+    return {"subject": subject, "action": {"name": action}, "resource": resource, "context": {"authz": ours}}
+
+
 def item(question: Question) -> dict[str, Any]:
     """A bare permission as `/check` takes it."""
     assert question.permission is not None
@@ -158,6 +201,18 @@ def item(question: Question) -> dict[str, Any]:
     if question.attributes:
         found["attributes"] = dict(question.attributes)
     return found
+
+
+def document(question: Question) -> dict[str, Any]:
+    """A GraphQL document as `/check/graphql` takes it."""
+    found = {
+        "query": question.graphql,
+        "variables": dict(question.variables) or None,
+        "operation_name": question.operation_name,
+        "target": question.target,
+        "attributes": dict(question.attributes) or None,
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def is_bare(question: Question) -> bool:
@@ -198,8 +253,10 @@ def _label(question: Question) -> str:
 class Events:
     """What `then` says, done by imports and by a revocation."""
 
-    def __init__(self, database: Database, rows: Rows) -> None:
+    def __init__(self, database: Database, rows: Rows, peppers: Peppers) -> None:
         self._database = database
+        self._peppers = peppers
+        self.secrets: dict[TokenId, str] = {}
         self._places = {node.id: node for node in rows.nodes}
         self._by_text: dict[str, NodeId] = {}
         for node in rows.nodes:
@@ -226,7 +283,26 @@ class Events:
                 await tokens.revoke(conn, changes, token_id(words[0]), reason="test")
                 await append(conn, changes)
             return
+        if verb in ("rotate", "reuse"):
+            await self._database.run_in_transaction(lambda conn: self._live(conn, verb, *words))
+            return
         await import_lines(self._database, self._line(verb, *words))
+
+    async def _live(self, conn: AsyncConnection, verb: str, label: str, *words: str) -> None:
+        changes = ChangeSet()
+        record = await tokens.get(conn, token_id(label), lock=True)
+        if verb == "reuse":
+            await tokens.revoke_family(conn, changes, record.family, reason="test")
+        else:
+            new = token_id(f"{label}_new")
+            secret = new_secret(self._peppers.prefix, self._peppers.current)
+            digest = self._peppers.digest(secret.reveal())
+            assert digest is not None
+            await tokens.insert(conn, replace(record, token=replace(record.token, id=new)), digest)
+            overlap = timedelta(hours=int(words[1])) if words else timedelta()
+            await supersede(conn, changes, record.token.id, new, overlap=overlap, reason="test")
+            self.secrets[new] = secret.reveal()
+        await append(conn, changes)
 
     def _line(self, verb: str, *words: str) -> dict[str, Any]:
         if verb in ("block", "unblock", "delete"):

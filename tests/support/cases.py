@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parent.parent / "cases"
 SHOWN = "shown"
 """The label of a token that a case writes down in place."""
 CASE_KEYS = (
-    *("name", "rules", "world", "then", "token", "secret", "catalog", "ask", "attributes", "client_address"),
+    *("name", "rules", "world", "then", "token", "user", "secret", "catalog", "ask", "attributes", "client_address"),
     *("allow", "deny", "missing", "hide", "absent", "failed", "where"),
 )
 _MISSING = re.compile(r"(\S+)@(\S+) on (\S+)")
@@ -37,6 +37,10 @@ class CaseWorld:
     members: Mapping[str, Mapping[str, str]]
     tokens: Mapping[str, Mapping[str, Any]]
     then: tuple[str, ...] = ()
+    schemas: Mapping[str, str] = field(default_factory=dict)
+    """By the name of a catalog: the GraphQL schema of the version that is written down."""
+    policies: tuple[Mapping[str, Any], ...] = ()
+    """Each at a place, `at`, for the first catalog unless it names one, with settings as `/v1/policies` has them."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +48,19 @@ class Question:
     """What is asked. One of `permission`, `operation`, `http` and `graphql` is given."""
 
     token: str
-    """A label; where `secret` is given it is of no token."""
+    """A label; where `secret` is given it is of no token, and empty where a `user` as such is asked about."""
     catalog: str
     version: int | None = None
+    user: str | None = None
+    """A username: no token is shown (A13)."""
     secret: str | None = None
     """`unknown`: well made, and nobody's. `malformed`: not made by us."""
     permission: str | None = None
     operation: str | None = None
     http: str | None = None
     graphql: str | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    operation_name: str | None = None
     target: str | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
     mutates: bool = True
@@ -111,13 +119,14 @@ def _load_file(path: Path) -> Iterator[Case]:
 def _case(file: str, common: Mapping[str, Any], written: Mapping[str, Any]) -> Case:
     only_keys(str(written["name"]), written, *CASE_KEYS)
     merged = _merge(common, written.get("world") or {})
-    only_keys("world", merged, "catalogs", "users", "nodes", "members", "tokens")
+    only_keys("world", merged, "catalogs", "users", "nodes", "members", "tokens", "policies", "schemas")
     tokens = dict(merged.get("tokens") or {})
-    token = written.get("token") or SHOWN
+    token = "" if "user" in written else written.get("token") or SHOWN
     if isinstance(token, Mapping):
         tokens[SHOWN] = token
         token = SHOWN
-    if token not in tokens and "secret" not in written:
+    rotated = {f"{event.split()[1]}_new" for event in written.get("then") or () if event.startswith("rotate ")}
+    if token not in {*tokens, *rotated} and "secret" not in written and "user" not in written:
         raise ValueError(f"there is no token `{token}`")
     world = CaseWorld(
         catalogs=tuple(merged["catalogs"].values()),
@@ -126,15 +135,20 @@ def _case(file: str, common: Mapping[str, Any], written: Mapping[str, Any]) -> C
         members=merged.get("members") or {},
         tokens=tokens,
         then=tuple(written.get("then") or ()),
+        schemas={name: sdl for name, sdl in (merged.get("schemas") or {}).items() if sdl is not None},
+        policies=tuple(merged.get("policies") or ()),
     )
     default = next(iter(merged["catalogs"]))
     name, _, version = str(written.get("catalog") or default).partition("@")
     ask = dict(written["ask"])
-    only_keys("ask", ask, "permission", "operation", "http", "graphql", "target", "parameters", "mutates")
+    only_keys("ask", ask, "permission", "operation", "http", "graphql", "target", "parameters", "mutates", "variables",
+        "operation_name",
+    )  # fmt: skip
     question = Question(
         token,
         name,
         int(version) if version else None,
+        user=written.get("user"),
         secret=written.get("secret"),
         attributes=written.get("attributes") or {},
         client_address=written.get("client_address"),

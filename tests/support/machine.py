@@ -19,9 +19,11 @@ from tests.support.answers import compared, read_answer, told
 from tests.support.asked_for import TokenDrawer, managers
 from tests.support.asking import Asked, Interview, askable, grouped, item_of
 from tests.support.forge import FORGE_2
+from tests.support.lives import OVERLAPS, Lives, draw_edit, rotatable
 from tests.support.memory_world import MemoryWorld, decide_in
 from tests.support.pair import Pair, Side
 from tests.support.powers import powers
+from tests.support.rulings import Call, RulingDrawer
 from tests.support.stored_rows import Reading, install, read_all
 from tests.support.upheaval import Upheaval
 
@@ -47,6 +49,7 @@ class Ledger:
     revoked: set[TokenId] = field(default_factory=set)
     nodes: dict[NodeId, Node] = field(default_factory=dict)
     gone: set[NodeId] = field(default_factory=set)
+    lives: Lives = field(default_factory=Lives)
 
     def check(self, rows: Rows, context: str) -> None:
         try:
@@ -58,11 +61,12 @@ class Ledger:
         found = {token.id: token for token in rows.tokens}
         assert set(self.tokens) <= set(found), "a token is gone"
         for token in rows.tokens:
-            known = self.tokens.setdefault(token.id, token)
-            assert replace(token, revoked_at=None) == replace(known, revoked_at=None), "a token was changed"
+            self.lives.check_changed(self.tokens.setdefault(token.id, token), token)
+            self.tokens[token.id] = token
             assert token.id not in self.revoked or token.revoked_at is not None, "a token came alive again"
             if token.revoked_at is not None:
                 self.revoked.add(token.id)
+        self.lives.edited.clear()
         self._check_lines(rows, found)
         self._check_nodes(rows)
 
@@ -94,6 +98,7 @@ class Machine:
         self.seed = seed
         self.random = Random(f"machine {seed}")
         self.upheaval = Upheaval(Random(f"upheaval {seed}"))
+        self.rulings = RulingDrawer(Random(f"rulings {seed}"))
         self.secrets: dict[TokenId, str] = {}
         self.ledger = Ledger()
         self.pool: list[Asked] = []
@@ -189,6 +194,11 @@ class Machine:
         """Everything random is drawn now: what runs at once must not draw in the order in which it runs."""
         draw = self.random.random()
         side = self.random.choice(self.pair.sides)
+        if self.random.random() < 0.15:
+            return self._draw_life(side, alone=alone)
+        if self.random.random() < 0.12:
+            ruling = self.rulings.draw(self.rows)
+            return lambda: self._rule(side, ruling)
         few = len(self._alive()) < FEW
         if draw < (0.7 if few else 0.4):
             return self._draw_issue(side, alone=alone)
@@ -206,6 +216,69 @@ class Machine:
             return self._new_epoch
         lines = self.upheaval.draw(self.rows)
         return lambda: self._import(side, lines)
+
+    def _draw_life(self, side: Side, *, alone: bool) -> Act:
+        """An edit or a rotation: by an admin, by the token itself, or by another that may or may not."""
+        out = [token for token in self.secrets if token in self.ledger.revoked]
+        token = rotatable(self.random, self.rows, self._alive(), out)
+        if token is None:
+            return self._draw_revoke(side)
+        able = [one for one in self._alive() if "authz" in one.catalogs]
+        by = self.random.choice(able) if able and self.random.random() < 0.6 else None
+        if self.random.random() < 0.5 and token.id not in out:
+            body = draw_edit(self.drawer, self.random, self.rows, token)
+            return lambda: self._edit(side, token, by, body, alone=alone)
+        overlap = {"overlap_seconds": self.random.choice(OVERLAPS)}
+        itself = self.random.random() < 0.3
+        return lambda: self._rotate(side, token, by, overlap, itself=itself, alone=alone)
+
+    async def _edit(self, side: Side, token: Token, by: Token | None, body: Any, *, alone: bool) -> None:
+        secret = self.pair.admin if by is None else self.secrets[by.id]
+        self.ledger.lives.edited |= self.ledger.lives.of_family(token.id)
+        before = self.reading
+        answer = await side.call("PATCH", f"/v1/tokens/{token.id}", secret, body, headers={"If-Match": "*"})
+        self._note(f"edit {token.id} by {by and by.id} {body}", answer, 200, 400, 401, 403, 404, 409)
+        if answer.status_code == 200 and by is not None and alone:
+            # Nobody widens a token beyond what they hold themselves (M2).
+            free = replace((await read_all(self.pair.database)).rows, policies=[])
+            edited = naive.token_of(free, token.id)
+            assert edited is not None
+            held = powers(replace(before.rows, policies=[]), token, before.now)
+            held |= powers(replace(before.rows, policies=[]), by, before.now, edited.catalogs)
+            beyond = powers(free, edited, before.now) - held
+            assert not beyond, f"{by} edited {token} beyond both: {sorted(beyond)}\n{self.context}"
+
+    async def _rotate(
+        self, side: Side, token: Token, by: Token | None, body: Any, *, itself: bool, alone: bool
+    ) -> None:
+        secret = self.secrets[token.id] if itself else self.pair.admin if by is None else self.secrets[by.id]
+        path = "/v1/self/rotate" if itself else f"/v1/tokens/{token.id}/rotate"
+        answer = await side.call("POST", path, secret, body)
+        self._note(
+            f"rotate {token.id} by {'itself' if itself else by and by.id} {body}", answer, 201, 400, 401, 403, 404, 409
+        )
+        if answer.status_code != 201:
+            return
+        made = answer.json()
+        self.secrets[made["id"]] = made["secret"]
+        self.ledger.lives.replaced[token.id] = TokenId(made["id"])
+        if body["overlap_seconds"] == 0:
+            self.told_to_revoke.add(token.id)
+        if alone:
+            rows = (await read_all(self.pair.database)).rows
+            new = naive.token_of(rows, made["id"])
+            assert new is not None
+            self.ledger.lives.check_rotated(token, new)
+            if by is not None and not itself:
+                free = replace(rows, policies=[])
+                beyond = powers(free, new, self.reading.now) - powers(free, by, self.reading.now, new.catalogs)
+                assert not beyond, f"{by} rotated {token}, which is beyond it: {sorted(beyond)}\n{self.context}"
+
+    async def _rule(self, side: Side, ruling: Call) -> None:
+        """A policy set, a request decided, a grant revoked: by an admin, who may not approve what is their own."""
+        method, path, body = ruling
+        answer = await side.call(method, path, self.pair.admin, body)
+        self._note(f"{method} {path} {body}", answer, 200, 400, 403, 404, 409)
 
     async def _import(self, side: Side, lines: list[Any]) -> None:
         body = b"\n".join(json.dumps(line).encode() for line in lines)
@@ -258,7 +331,9 @@ class Machine:
         reading = await read_all(self.pair.database)
         token = naive.token_of(reading.rows, made)
         assert token is not None
-        beyond = powers(reading.rows, token, reading.now) - powers(reading.rows, issuer, reading.now, token.catalogs)
+        # By what their scopes hold: which of two tokens a group approves first says nothing of that.
+        free = replace(reading.rows, policies=[])
+        beyond = powers(free, token, reading.now) - powers(free, issuer, reading.now, token.catalogs)
         assert not beyond, f"{issuer} issued {token}, which is beyond it: {sorted(beyond)}\n{self.context}"
 
     def _draw_revoke(self, side: Side) -> Act:

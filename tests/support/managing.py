@@ -7,10 +7,11 @@ import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
+from sqlalchemy import text
 
 from authz_service.app import create_app
 from authz_service.config import Environment, load_settings
@@ -78,11 +79,23 @@ ALL_AUTHZ = (
     "token:create",
     "token:create_any",
     "token:read",
+    "token:edit",
+    "token:rotate",
     "token:revoke",
+    "token:import",
+    "policy:read",
+    "policy:edit",
+    "grant:read",
+    "grant:decide",
+    "grant:revoke",
     "directory:read",
     "directory:import",
     "catalog:read",
     "decision:evaluate",
+    "audit:read",
+    "webhook:read",
+    "webhook:edit",
+    "leak:report",
 )
 
 
@@ -126,6 +139,7 @@ class Stage:
         networks: tuple[str, ...] = (),
         parent: str | None = None,
         evaluates: tuple[str, ...] = (),
+        may_rotate_self: bool = False,
     ) -> tuple[str, str]:
         """Put a token in, without asking; its id and its secret."""
         secret = new_secret("azt", "k1")
@@ -146,7 +160,7 @@ class Stage:
             evaluates=evaluates,
         )
         async with self.database.transaction() as conn:
-            await tokens.insert(conn, TokenRecord(token, "k1", new), digest)
+            await tokens.insert(conn, TokenRecord(token, "k1", new, may_rotate_self=may_rotate_self), digest)
         return new, secret.reveal()
 
     async def admin(self) -> str:
@@ -157,6 +171,19 @@ class Stage:
     async def scope_at(self, catalog: str, nodes: Sequence[str], *permissions: str) -> Scope:
         ids = [await self.node(node) for node in nodes]
         return Scope(catalog, Reach(ReachKind.SELECTED, tuple(ids)), permissions)
+
+    async def shift(self, **by: float) -> None:
+        """Set the database's clock so far ahead, and have the replica know of it."""
+        async with self.database.transaction() as conn:
+            await conn.execute(text("update clock_shift set shift = :shift"), {"shift": timedelta(**by)})
+        await self.app.state.services.point.follower.poll_now()
+
+    async def allows(self, secret: str, permission: str = "job:read", target: str = "project:acme/web") -> bool:
+        """Whether the token may, at the newest revision; False also for one that is none any more."""
+        resource, _, action = permission.partition(":")
+        body = {"resource": resource, "action": action, "target": target, "fully_consistent": True}
+        answer = await self.call("POST", "/v1/self/check", secret, body)
+        return answer.status_code == 200 and bool(answer.json()["decision"] == "allow")
 
     async def call(
         self, method: str, path: str, secret: str | None = None, body: Any = None, **more: Any
@@ -187,11 +214,11 @@ def body_of(**changes: Any) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def staged(url: str, *lines: Mapping[str, Any]) -> AsyncIterator[Stage]:
-    """The service, running; its directory has `lines`, or the company."""
+async def staged(url: str, *lines: Mapping[str, Any], **given: Any) -> AsyncIterator[Stage]:
+    """The service, running, with these settings; its directory has `lines`, or the company."""
     pepper = base64.b64encode(PEPPER).decode()
     environ = {"AUTHZ_DATABASE_URL": url, "AUTHZ_PEPPERS": f"k1:{pepper}"}
-    settings = load_settings(environ, environment=Environment.DEV)
+    settings = load_settings(environ, environment=Environment.DEV, **given)
     app = create_app(settings)
     async with app.router.lifespan_context(app):
         management = app.state.services.management

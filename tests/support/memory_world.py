@@ -7,12 +7,15 @@ from collections.abc import Iterable, Mapping
 from tests.reference.rows import Rows
 
 from authz_service.catalog.model import Catalog, ParameterKind
+from authz_service.compiler.approvals import Approval, compile_approvals, compile_policies
 from authz_service.compiler.compile import compile_lookup
 from authz_service.compiler.lookup import Lookup
 from authz_service.directory.model import Node, NodeId, NodeKind, User
 from authz_service.engine.decide import decide
 from authz_service.engine.model import Decision, Reason, Request, World
+from authz_service.tokens.grants import Approvals
 from authz_service.tokens.model import Token, TokenId
+from authz_service.tokens.policy import Policy
 
 
 class MemoryWorld:
@@ -31,6 +34,9 @@ class MemoryWorld:
         for node in self._nodes.values():
             self._index(node)
         self._lookups: dict[tuple[TokenId, str], Lookup] = {}
+        self._policies, self._requests, self._grants = rows.policies, rows.requests, rows.grants
+        self._books: dict[str, Mapping[NodeId, Policy]] = {}
+        self._approvals: dict[tuple[TokenId, str], Mapping[NodeId, Approval]] = {}
 
     def _index(self, node: Node) -> None:
         if node.kind is NodeKind.INSTANCE:
@@ -89,6 +95,19 @@ class MemoryWorld:
 
     def every(self, source: str, kind: NodeKind) -> Iterable[Node]:
         return [node for node in self._nodes.values() if node.source == source and node.kind is kind]
+
+    def policies(self, catalog: Catalog) -> Mapping[NodeId, Policy]:
+        if catalog.label not in self._books:
+            self._books[catalog.label] = compile_policies(self._policies, catalog)
+        return self._books[catalog.label]
+
+    def grants(self, token: Token, catalog: Catalog) -> Mapping[NodeId, Approval]:
+        key = (token.id, catalog.label)
+        if key not in self._approvals:
+            requests = tuple(request for request in self._requests if request.token == token.id)
+            grants = tuple(grant for grant in self._grants if grant.token == token.id)
+            self._approvals[key] = compile_approvals(Approvals(requests, grants), catalog)
+        return self._approvals[key]
 
 
 def decide_in(world: World, token_id: TokenId, request: Request) -> Decision:

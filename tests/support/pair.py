@@ -32,11 +32,14 @@ PEPPERS = Peppers({"k1": bytes(range(60, 92))}, "k1")
 MANAGE = (
     "token:create",
     "token:read",
+    "token:edit",
+    "token:rotate",
     "token:revoke",
     "directory:read",
     "catalog:read",
 )
-ADMIN = (*MANAGE, "token:create_any", "directory:import", "decision:evaluate")
+RULING = ("policy:read", "policy:edit", "grant:read", "grant:decide", "grant:revoke")
+ADMIN = (*MANAGE, *RULING, "token:create_any", "directory:import", "decision:evaluate")
 
 NARROW: Mapping[str, int] = {
     "tokens": 12,
@@ -48,6 +51,7 @@ NARROW: Mapping[str, int] = {
     "free_names": 40,
     "above": 12,
     "under": 8,
+    "approvals": 6,
 }
 """Bounds of a replica that forgets what it knew all the time, so that its facts are loaded again and again."""
 
@@ -78,9 +82,16 @@ class Side:
         return self.app.state.services.point
 
     async def call(
-        self, method: str, path: str, secret: str | None, body: Any = None, *, short: bool = False
+        self,
+        method: str,
+        path: str,
+        secret: str | None,
+        body: Any = None,
+        *,
+        short: bool = False,
+        headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
-        headers = {} if secret is None else {"Authorization": f"Bearer {secret}"}
+        headers = dict(headers or {}) | ({} if secret is None else {"Authorization": f"Bearer {secret}"})
         content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         client = self.hot if short else self.long
         return await client.request(method, path, headers=headers, content=content)

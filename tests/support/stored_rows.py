@@ -13,6 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.reference.places import path_of
 from tests.reference.rows import Rows
+from tests.support.stored_rulings import put_rulings, read_rulings
 
 from authz_service.catalog.loader import load_catalog
 from authz_service.catalog.model import Catalog
@@ -60,10 +61,11 @@ async def read_all(database: Database) -> Reading:
             for row in await _select(conn, "select * from membership order by user_id, node_id")
         ]
         found = [_token(row) for row in await _select(conn, "select * from token order by created_at, id")]
-        installed = await _select(conn, "select * from catalog_version order by name, version")
+        installed = await _select(conn, "select * from catalog_version where name not like '%#%' order by 1, 2")
         known = [*shipped_catalogs(), *(_catalog(row["text"]) for row in installed)]
+        rulings = await read_rulings(conn)
         now = (await conn.execute(text("select authz_now()"))).scalar_one()
-        return Reading(Rows(nodes, users, memberships, found, known), await current(conn), now)
+        return Reading(Rows(nodes, users, memberships, found, known, *rulings), await current(conn), now)
 
 
 async def _select(conn: AsyncConnection, query: str) -> list[Mapping[str, Any]]:
@@ -184,6 +186,7 @@ async def put_rows(database: Database, rows: Rows, peppers: Peppers) -> Stored:
                 ),
                 {"created": token.created_at, "revoked": token.revoked_at, "id": token.id},
             )
+        await put_rulings(conn, rows, ids)
     gone = [user for user in rows.users if user.state is UserState.DELETED]
     if gone:
         await import_lines(

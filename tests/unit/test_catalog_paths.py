@@ -21,6 +21,7 @@ from authz_service.catalog.paths import OperationTextError, parse_operation, par
         ("git.push", OperationKind.GIT, True),
         ("git.fetch", OperationKind.GIT, True),
         ("registry.pull", OperationKind.REGISTRY, True),
+        ("record.write", OperationKind.ACTION, True),
     ],
 )
 def test_an_operation_says_its_kind_and_whether_it_mutates(text, kind, mutates):

@@ -10,22 +10,26 @@ from authz_service.admin.management import Actor, Management
 from authz_service.directory.model import DEFAULT_SOURCE, NodeId, NodeKind, User, format_target
 from authz_service.errors import ForbiddenError, NotFoundError, UnauthenticatedError
 from authz_service.pdp.authority_facts import TransactionWorld
-from authz_service.store import directory, tokens
+from authz_service.store import directory, sessions, tokens
+from authz_service.store.token_lists import SESSION_NAME
 from authz_service.tokens.model import Token
 
 MANAGEMENT: Final = "authz"
 INSTANCE: Final = "instance"
+SESSION: Final = SESSION_NAME
 
 
 class Authority:
     """What one actor may do, as of one transaction. Never kept beyond it."""
 
-    def __init__(self, world: TransactionWorld, token: Token, user: User | None) -> None:
+    def __init__(self, world: TransactionWorld, token: Token, user: User | None, *, signed_in: bool = False) -> None:
         self.world = world
         self.token = token
         """The actor's token as it is stored now, not as it was when the request came."""
         self.user = user
         """Its owner; None for a token of a catalog without a directory, which may do nothing here."""
+        self.signed_in = signed_in
+        """Whether the actor is a person with an open session: they issue for themselves beyond what they hold (M2)."""
 
     @classmethod
     async def open(cls, conn: AsyncConnection, management: Management, actor: Actor, *, hold: bool) -> Authority:
@@ -43,7 +47,9 @@ class Authority:
         if token is None or await world.line_failure(token) is not None:
             raise UnauthenticatedError("show a valid token as `Authorization: Bearer`")
         user = await world.user(token.owner) if isinstance(token.owner, int) else None
-        return cls(world, token, user)
+        # The name alone proves nothing, and spares everybody else the question.
+        signed_in = token.name == SESSION and await sessions.is_own_token(conn, token.id)
+        return cls(world, token, user, signed_in=signed_in)
 
     def require_holds(self, *permissions: str) -> None:
         """Raises ForbiddenError unless some scope names one of these: the way out before anything is looked at."""

@@ -17,7 +17,7 @@ from authz_service.catalog.model import BOUNDARIES, Catalog, Operation, Permissi
 from authz_service.catalog.reverse import need_of, unlocked_by
 from authz_service.catalog.routes import PathFault, RouteFault, make_router
 from authz_service.errors import Fault, InvalidInputError, NotFoundError
-from authz_service.store import changes
+from authz_service.store import catalog_schemas, changes
 from authz_service.store.changes import format_revision
 from authz_service.store.paging import write_cursor
 
@@ -26,10 +26,21 @@ _ORDER: Final = "unlocked"
 
 async def show_coverage(management: Management, actor: Actor, label: str) -> Mapping[str, Any]:
     """How much of the API a version decides. Raises NotFoundError, ForbiddenError."""
-    catalog, revision = await _open(management, actor, label)
+    async with management.database.snapshot() as conn:
+        await (await Authority.open(conn, management, actor, hold=False)).require(READ)
+        catalog = await find_catalog(conn, management, label)
+        _, schema = await catalog_schemas.load(conn, catalog.name, catalog.version)
+        revision = format_revision(await changes.current(conn))
     counts = await asyncio.to_thread(coverage_of, catalog)
     by_kind = {kind.value: asdict(found) for kind, found in counts.by_kind.items()}
-    return {"catalog": catalog.label, **asdict(counts), "by_kind": by_kind, "revision": revision}
+    number = 0 if schema is None else schema.version
+    return {
+        "catalog": catalog.label,
+        **asdict(counts),
+        "by_kind": by_kind,
+        "schema_number": number,
+        "revision": revision,
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,8 +28,13 @@ _ORDER: Final = "nodes"
 _SCAN: Final = 1000
 
 
-async def import_directory(management: Management, actor: Actor, body: bytes, *, source: str) -> Mapping[str, Any]:
-    """Apply an NDJSON import in one revision. Raises InvalidInputError naming every fault; then nothing is stored."""
+async def import_directory(
+    management: Management, actor: Actor, body: bytes, *, source: str, grandfather: bool = True
+) -> Mapping[str, Any]:
+    """Apply an NDJSON import in one revision. Raises InvalidInputError naming every fault; then nothing is stored.
+
+    Without `grandfather`, tokens ask anew in groups that places move into and that require approval (P4).
+    """
     # Minutes of a large import would hold up every decision of this process.
     lines = await asyncio.to_thread(parse_import, body)
 
@@ -38,7 +43,7 @@ async def import_directory(management: Management, actor: Actor, body: bytes, *,
         await directory.hold_for_import(conn)
         authority = await Authority.open(conn, management, actor, hold=True)
         await authority.require(IMPORT)
-        done = await directory_import.apply_import(conn, lines, source=source)
+        done = await directory_import.apply_import(conn, lines, source=source, grandfather=grandfather)
         entry = audit.AuditEntry(
             action="directory.import",
             subject=f"source:{source}",

@@ -40,6 +40,9 @@ class TokenDraft:
     evaluates: tuple[str, ...] = ()
     parent: str | None = None
     may_rotate_self: bool = False
+    template: str | None = None
+    """In place of scopes, with `nodes` for where."""
+    nodes: tuple[str, ...] = ()
 
 
 def check_plain(draft: TokenDraft, limits: Limits, now: datetime, faults: Faults) -> None:
@@ -82,6 +85,15 @@ def _check_dates(draft: TokenDraft, now: datetime, faults: Faults) -> None:
         faults.add("/expires_at", "in_past", "the token would have expired already; choose a later date")
     elif draft.not_before is not None and draft.expires_at <= draft.not_before:
         faults.add("/expires_at", "before_start", "the token would expire before its `not_before`; choose a later date")
+
+
+def check_lifetime(expires_at: datetime | None, created_at: datetime, limits: Limits, faults: Faults) -> None:
+    """That a secret created then does not live longer than the settings allow."""
+    longest = limits.lifetime
+    if longest is None or (expires_at is not None and expires_at - created_at <= longest):
+        return
+    message = f"a token lives {longest.days} days at most here; choose a date within them"
+    faults.add("/expires_at", "lifetime_too_long" if expires_at is not None else "missing_field", message)
 
 
 def check_duplicates(given: Sequence[str], where: str, faults: Faults) -> None:

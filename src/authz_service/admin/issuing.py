@@ -10,11 +10,12 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from authz_service.admin.authority import MANAGEMENT, Authority
-from authz_service.admin.drafts import TokenDraft, check_plain, read_networks
+from authz_service.admin.drafts import TokenDraft, check_lifetime, check_plain, read_networks
 from authz_service.admin.faults import Faults, shown
 from authz_service.admin.management import Management
 from authz_service.admin.places import find_place, find_user
 from authz_service.admin.reaches import ReadScope, ScopeReader, unknown_target
+from authz_service.admin.templates import fill_in
 from authz_service.catalog.model import Catalog
 from authz_service.directory.model import (
     DEFAULT_SOURCE,
@@ -25,6 +26,7 @@ from authz_service.directory.model import (
 )
 from authz_service.engine.places import Place
 from authz_service.pdp.check import ANY_CATALOG, EVALUATE, parse_catalog
+from authz_service.store import token_families, tokens
 from authz_service.tokens.model import Token, TokenId, TokenKind
 from authz_service.tokens.secret import is_token_id
 
@@ -61,10 +63,19 @@ class IssueReader:
 
     async def read(self, token_id: TokenId) -> Issue:
         """Raises InvalidInputError with every fault of the draft."""
-        draft, faults, world = self.draft, self.faults, self.authority.world
+        issue = await self.read_collecting(token_id)
+        self.faults.raise_any("the token")
+        if issue is None:
+            raise AssertionError("a draft without an owner has a fault")
+        return issue
+
+    async def read_collecting(self, token_id: TokenId) -> Issue | None:
+        """Like `read`, with the faults left in `faults`; None where there are some."""
+        faults, world = self.faults, self.authority.world
+        self.versions = await self._versions()
+        draft = self.draft = await self._filled_in()
         check_plain(draft, self.management.limits, world.now, faults)
         conditions = read_networks(draft.networks, self.management.limits, faults)
-        self.versions = await self._versions()
         of_scopes = await self._read_catalogs()
         owner, user = await self._read_owner()
         resource_owner = await self._read_resource_owner()
@@ -77,9 +88,8 @@ class IssueReader:
         await self._check_evaluates(reader.read)
         parent = await self._read_parent()
         expires_at = self._expiry(parent)
-        faults.raise_any("the token")
-        if owner is None:
-            raise AssertionError("a draft without an owner has a fault")
+        if faults or owner is None:
+            return None
         token = Token(
             id=token_id,
             owner=owner,
@@ -121,6 +131,18 @@ class IssueReader:
             message = "these catalogs read different sources of the directory; make a token for each"
             faults.add("/catalog", "mixed_catalogs", message)
         return found
+
+    async def _filled_in(self) -> TokenDraft:
+        draft = self.draft
+        if draft.template is None:
+            if draft.nodes:
+                message = "nodes stand here beside a template alone; else each scope names its own"
+                self.faults.add("/nodes", "not_for_token", message)
+            return draft
+        name, version = parse_catalog(draft.catalog or "")
+        version = self.versions.get(name) if version is None else version
+        catalog = await self.management.shelf.find(self.conn, name, version)
+        return fill_in(draft, draft.template, None if catalog is None else catalog.version, self.faults)
 
     async def _versions(self) -> Mapping[str, int]:
         """A token issues for no other versions than its own, nor has a parent children of others (C8, M2)."""
@@ -244,9 +266,9 @@ class IssueReader:
             self.faults.add("/parent", "parent_unknown", "there is no such token, or this token may not issue under it")
             return None
         above = await world.ancestors(parent)
-        if above is None or not all([await self._lives(token) for token in (parent, *above)]):
+        if above is None or not all([await works(self.authority, token) for token in (parent, *above)]):
             self.faults.add("/parent", "parent_ended", "the parent does not work any more; choose another")
-        elif bound and self.authority.token.id not in {token.id for token in (parent, *above)}:
+        elif bound and (await self._current(self.authority.token)).id not in {token.id for token in (parent, *above)}:
             # Else a child could have a token made that outlives the line it ends with.
             message = "this token is a child itself: what it issues hangs under it; leave this out, or write `self`"
             self.faults.add("/parent", "parent_refused", message)
@@ -256,29 +278,38 @@ class IssueReader:
         return parent
 
     async def _find_parent(self, text: str) -> Token | None:
-        """None for a token that is not there, and alike for one that the issuer may not issue under."""
+        """None for a token that is not there, and alike for one that the issuer may not issue under.
+
+        What one that was replaced issues hangs under the one in its place (T5).
+        """
         if text in (SELF, self.authority.token.id):
-            return self.authority.token
+            return await self._current(self.authority.token)
         parent = await self.authority.world.token(TokenId(text)) if is_token_id(text) else None
         if parent is None or not await self.authority.may_for(CREATE, parent.owner):
             return None
-        return parent
+        return await self._current(parent)
 
-    async def _lives(self, token: Token) -> bool:
-        """Rule A1 but for `not_before` and conditions: those speak of uses, not of the line."""
-        if token.revoked_at is not None or (
-            token.expires_at is not None and token.expires_at <= self.authority.world.now
-        ):
-            return False
-        owner = await self.authority.world.user(token.owner) if isinstance(token.owner, int) else None
-        return isinstance(token.owner, str) or (owner is not None and owner.state is UserState.ACTIVE)
+    async def _current(self, token: Token) -> Token:
+        record = await token_families.find_current(self.conn, await tokens.get(self.conn, token.id))
+        return token if record.token.id == token.id else record.token
 
     def _expiry(self, parent: Token | None) -> datetime | None:
         """A child ends with its parent at the latest (T4); where it names no end, it ends with it."""
         wanted = self.draft.expires_at
         if parent is None or parent.expires_at is None:
+            check_lifetime(wanted, self.authority.world.now, self.management.limits, self.faults)
             return wanted
         if wanted is not None and wanted > parent.expires_at:
             end = parent.expires_at.isoformat().replace("+00:00", "Z")
             self.faults.add("/expires_at", "after_parent", f"the parent ends at {end}; choose no later date")
-        return parent.expires_at if wanted is None else wanted
+        ends_at = parent.expires_at if wanted is None else wanted
+        check_lifetime(ends_at, self.authority.world.now, self.management.limits, self.faults)
+        return ends_at
+
+
+async def works(authority: Authority, token: Token) -> bool:
+    """Rule A1 but for `not_before` and conditions: those speak of uses, not of the line."""
+    if token.revoked_at is not None or (token.expires_at is not None and token.expires_at <= authority.world.now):
+        return False
+    owner = await authority.world.user(token.owner) if isinstance(token.owner, int) else None
+    return isinstance(token.owner, str) or (owner is not None and owner.state is UserState.ACTIVE)

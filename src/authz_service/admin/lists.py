@@ -8,14 +8,17 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from authz_service.admin.approvals import load_groups
 from authz_service.admin.authority import Authority
+from authz_service.admin.clipping import Inside
 from authz_service.admin.faults import shown
 from authz_service.admin.management import Actor, Management
 from authz_service.admin.places import find_node, find_user
 from authz_service.admin.reaches import unknown_target
 from authz_service.admin.tokens import READ
+from authz_service.admin.usage import mark_wide
 from authz_service.admin.views import describe_token, load_names
-from authz_service.directory.model import NodeId
+from authz_service.directory.model import NodeId, NodeKind
 from authz_service.errors import Fault, ForbiddenError, InvalidInputError
 from authz_service.store import directory, token_lists
 from authz_service.store.changes import format_revision
@@ -37,6 +40,7 @@ class TokenQuery:
     permission: str | None = None
     parent: str | None = None
     search: str | None = None
+    sessions: bool = True
     sort: TokenSort = TokenSort.NEWEST
     limit: int = 50
     cursor: str | None = None
@@ -49,6 +53,7 @@ class _View:
     owner: NodeId | None = None
     nodes: tuple[int, ...] | None = None
     partial: bool = False
+    inside: Inside | None = None
 
 
 async def list_tokens(management: Management, actor: Actor, query: TokenQuery) -> Mapping[str, Any]:
@@ -63,15 +68,26 @@ async def list_tokens(management: Management, actor: Actor, query: TokenQuery) -
             state=query.state,
             catalog=query.catalog,
             permission=query.permission,
-            nodes=view.nodes,
+            nodes=None if view.inside is not None else view.nodes,
+            inside=None if view.inside is None else view.inside.group,
             search=query.search,
+            sessions=query.sessions,
             parent=None if query.parent is None else TokenId(query.parent),
         )
         page = await token_lists.list_page(conn, wanted, sort=query.sort, limit=query.limit, cursor=query.cursor)
-        names = await load_names(conn, page.items)
+        items = page.items if view.inside is None else tuple(map(view.inside.clip, page.items))
+        names = await load_names(conn, items)
         only = frozenset(view.nodes or ()) if view.partial else None
+        clipped = view.inside is not None and view.partial
+        now = authority.world.now
+        groups = await load_groups(conn, items, only)
+        marks = await mark_wide(conn, management, items, now) if only is None else {}
         return {
-            "items": [describe_token(record, names, authority.world.now, only=only) for record in page.items],
+            "items": [
+                describe_token(record, names, now, only=only, clipped=clipped)
+                | {"grants": groups.get(record.family, []), "privilege": marks.get(record.token.id)}
+                for record in items
+            ],
             "next_cursor": page.next_cursor,
             "revision": format_revision(page.stamp),
         }
@@ -97,6 +113,9 @@ async def _view_of(conn: AsyncConnection, management: Management, authority: Aut
             view = replace(view, partial=True)
         _, below = await directory.load_descendants(conn, int(place.id))
         view = replace(view, nodes=(int(place.id), *(int(node.id) for node in below)))
+        if view.partial and place.kind is NodeKind.GROUP:
+            above = frozenset(int(one) for one in place.chain[1:])
+            view = replace(view, inside=Inside(int(place.id), frozenset(view.nodes or ()), above))
     if everything or query.owner is not None or query.node is not None:
         return view
     if not await authority.may_for(READ, authority.token.owner):

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 
+from authz_service.admin.job_tokens import IssuerKeys
+from authz_service.admin.outbound import Outbound
 from authz_service.admin.shelf import Shelf
 from authz_service.catalog.model import Catalog
 from authz_service.pdp.secrets import Peppers
@@ -30,7 +33,13 @@ class Limits:
     """Permissions of one scope."""
     networks: int = 100
     ancestors: int = 30
+    tokens_per_owner: int = 10_000
+    """Living ones."""
+    lifetime: timedelta | None = None
+    """From a secret's creation to its expiry; None is as long as it likes, and for ever."""
     import_bytes: int = 64 * 1024 * 1024
+    import_tokens: int = 10_000
+    """Lines of one import of tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +51,10 @@ class Management:
     shelf: Shelf
     settled: Settled
     limits: Limits = field(default_factory=Limits)
+    outbound: Outbound = field(default_factory=Outbound)
+    """The way to where webhooks and partners' keys are."""
+    issuers: IssuerKeys = field(default_factory=IssuerKeys)
+    """Keys of the issuers that trust rules name."""
 
     @property
     def shipped(self) -> Sequence[Catalog]:

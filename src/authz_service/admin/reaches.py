@@ -40,6 +40,12 @@ class ReadScope:
     boundaries: frozenset[NodeKind]
 
 
+def boundaries_of(kind: ReachKind, places: Sequence[Place]) -> frozenset[NodeKind]:
+    """The kinds of place that a scope of this reach, and of these places where they are selected, can cover."""
+    covered = frozenset[NodeKind]().union(*(_COVERED[place.kind] for place in places))
+    return covered if kind is ReachKind.SELECTED and covered else _BOUNDARIES[kind]
+
+
 def unknown_target(text: str) -> str:
     """The same words for what does not exist and for what the issuer may not see (A10)."""
     return f"there is no `{shown(text)}`, or this token may not see it"
@@ -69,9 +75,7 @@ class ScopeReader:
             self.faults.add(f"{where}/reach/nodes", "not_for_reach", f"the reach `{kind}` has no nodes; leave them out")
         if kind is ReachKind.ALL_MEMBERSHIPS:
             self._check_all_memberships(where, catalog)
-        boundaries = _BOUNDARIES[kind]
-        if kind is ReachKind.SELECTED:
-            boundaries = frozenset[NodeKind]().union(*(_COVERED[place.kind] for place in places)) or boundaries
+        boundaries = boundaries_of(kind, places)
         self._check_own(where, kind, catalog)
         permissions = self._permissions(f"{where}/permissions", given, catalog, boundaries)
         reach = Reach(kind, tuple(place.id for place in places))

@@ -1,34 +1,38 @@
-"""Tokens: issued, shown, listed, revoked, each by the authority of the very transaction (M2, M3, T4)."""
+"""Tokens: issued, shown, revoked, each by the authority of the very transaction (M2, M3, T4)."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from authz_service.admin.authority import Authority
+from authz_service.admin.approvals import load_groups, settle_token
+from authz_service.admin.authority import MANAGEMENT, Authority
 from authz_service.admin.drafts import TokenDraft
 from authz_service.admin.issuing import CREATE, CREATE_ANY, Issue, IssueReader
 from authz_service.admin.management import Actor, Management, labels
+from authz_service.admin.policy_checks import require_admitted
 from authz_service.admin.views import describe_token, load_names
 from authz_service.admin.within import find_beyond
 from authz_service.directory.model import NodeId
-from authz_service.errors import ForbiddenError, NotFoundError
+from authz_service.errors import ConflictError, Fault, ForbiddenError, NotFoundError
 from authz_service.pdp.check import EVALUATE
-from authz_service.store import audit, changes, idempotency, tokens
+from authz_service.store import audit, changes, idempotency, token_families, tokens
 from authz_service.store.changes import ChangeKind, ChangeSet, Stamp, format_revision
+from authz_service.store.events import EventKind, append_event, event_of_token
 from authz_service.store.tokens import TokenRecord
 from authz_service.tokens.model import TokenId
 from authz_service.tokens.secret import is_token_id, new_secret, new_token_id
 
 READ: Final = "token:read"
 REVOKE: Final = "token:revoke"
-_ON_REQUEST: Final = "revoked on request"
+ON_REQUEST: Final = "revoked on request"
 _WITH_PARENT: Final = "its parent was revoked"
+_REPLACED: Final = "what replaced it was revoked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,38 +67,84 @@ async def create_token(
     async def work(conn: AsyncConnection) -> Issued:
         authority = await Authority.open(conn, management, actor, hold=True)
         authority.require_holds(CREATE)
-        if repeat is not None:
-            body_hash = repeat.body_hash("token.create")
-            kept = await idempotency.claim(conn, key=repeat.key, caller=actor.token.id, body_hash=body_hash)
-            if kept is not None:
-                return Issued(kept, None)
-        issue = await IssueReader(conn, management, authority, draft).read(new_token_id())
-        await _require_may_issue(authority, issue)
-        secret = new_secret(management.peppers.prefix, management.peppers.current)
-        digest = management.peppers.digest(secret.reveal())
-        if digest is None:
-            raise AssertionError("a new secret has a digest")
-        record = await tokens.insert(conn, _record(management, authority, draft, issue), digest)
-        await audit.insert(conn, _entry("token.create", record, authority, _details_of(record)))
-        shown = await _show(conn, authority, record, await changes.current(conn))
-        if repeat is not None:
-            await idempotency.keep(conn, key=repeat.key, caller=actor.token.id, response=shown)
-        return Issued(shown, secret.reveal())
+
+        async def issue() -> Issued:
+            found = await IssueReader(conn, management, authority, draft).read(new_token_id())
+            await require_may_issue(authority, found)
+            await require_room(conn, management, found.token.owner)
+            record = new_record(management, authority, found, draft.reason, may_rotate_self=draft.may_rotate_self)
+            return await store_new(conn, management, authority, record, "token.create")
+
+        return await once(conn, actor, "token.create", repeat, issue)
 
     return await management.database.run_in_transaction(work)
 
 
-async def _require_may_issue(authority: Authority, issue: Issue) -> None:
-    """Rules M1, M2 and T4, for a draft that is otherwise good."""
-    if not await authority.may_for(CREATE, issue.token.owner):
+async def once(
+    conn: AsyncConnection,
+    actor: Actor,
+    action: str,
+    repeat: Idempotency | None,
+    issue: Callable[[], Awaitable[Issued]],
+) -> Issued:
+    """Issue, or answer what this key was answered before: then without the secret."""
+    if repeat is None:
+        return await issue()
+    claimed = {"key": repeat.key, "caller": actor.token.id}
+    kept = await idempotency.claim(conn, **claimed, body_hash=repeat.body_hash(action))
+    if kept is not None:
+        return Issued(kept, None)
+    issued = await issue()
+    await idempotency.keep(conn, **claimed, response=issued.token)
+    return issued
+
+
+async def store_new(
+    conn: AsyncConnection,
+    management: Management,
+    authority: Authority,
+    record: TokenRecord,
+    action: str,
+    **details: object,
+) -> Issued:
+    """Store a token under a new secret, with its audit row and its event."""
+    secret = new_secret(management.peppers.prefix, management.peppers.current)
+    digest = management.peppers.digest(secret.reveal())
+    if digest is None:
+        raise AssertionError("a new secret has a digest")
+    await require_admitted(conn, authority, record.token)
+    record = await tokens.insert(conn, record, digest)
+    # Nobody has asked about the token yet: what is granted at once needs no revision.
+    await settle_token(conn, ChangeSet(), authority, record, None)
+    await audit.insert(conn, entry_of(action, record, authority, details_of(record) | details))
+    await append_event(conn, event_of_token(EventKind.TOKEN_CREATED, record.token))
+    return Issued(await show_record(conn, authority, record, await changes.current(conn)), secret.reveal())
+
+
+async def require_room(conn: AsyncConnection, management: Management, owner: NodeId, more: int = 1) -> None:
+    """Raises ConflictError when the owner would have more living tokens than the settings allow."""
+    most = management.limits.tokens_per_owner
+    if await tokens.hold_and_count(conn, owner) + more > most:
+        raise ConflictError(
+            f"this owner would have more than {most} living tokens, which is the limit; revoke those that nobody needs",
+            faults=[Fault("/owner", "too_many_tokens", f"{most} tokens at most, those that ended not counted")],
+        )
+
+
+async def require_may_issue(authority: Authority, issue: Issue, permission: str = CREATE) -> None:
+    """Rules M1, M2 and T4, for a token that is otherwise good. Raises ForbiddenError, InvalidInputError."""
+    if not await authority.may_for(permission, issue.token.owner):
         raise ForbiddenError(
-            f"this token may not issue for that owner: it needs `{CREATE}` as the owner, at the home group of a "
+            f"this token may not do that for this owner: it needs `{permission}` as the owner, at the home group of a "
             "service account, or as an admin"
         )
     if any(EVALUATE in read.scope.permissions for read in issue.scopes) and not authority.admin:
         raise ForbiddenError(f"only an admin issues tokens with `{EVALUATE}`")
     if not await authority.may(CREATE_ANY):
-        beyond = await find_beyond(authority.world, authority.token, issue, "beyond_issuer")
+        # A person who signed in is as free as their roles are, but for management itself (M2).
+        own = authority.signed_in and issue.token.owner == authority.token.owner
+        only = MANAGEMENT if own else None
+        beyond = await find_beyond(authority.world, authority.token, issue, "beyond_issuer", only=only)
         if beyond:
             raise ForbiddenError("a token issues at most what it holds itself; ask for less", faults=beyond.named)
     if issue.parent is not None:
@@ -102,15 +152,18 @@ async def _require_may_issue(authority: Authority, issue: Issue) -> None:
         wider.raise_any("the token")
 
 
-def _record(management: Management, authority: Authority, draft: TokenDraft, issue: Issue) -> TokenRecord:
+def new_record(
+    management: Management, authority: Authority, issue: Issue, reason: str, *, may_rotate_self: bool
+) -> TokenRecord:
+    """The first of a family, made by this actor."""
     return TokenRecord(
         token=issue.token,
         kid=management.peppers.current,
         family=issue.token.id,
-        reason=draft.reason,
-        may_rotate_self=draft.may_rotate_self,
+        reason=reason,
+        may_rotate_self=may_rotate_self,
         created_by_token=authority.token.id,
-        created_by_user=_actor_user(authority),
+        created_by_user=actor_user(authority),
     )
 
 
@@ -120,7 +173,7 @@ async def show_token(management: Management, actor: Actor, token_id: str) -> Map
         authority = await Authority.open(conn, management, actor, hold=False)
         record = await find_seen(conn, authority, token_id)
         only = None if await may_see_whole(authority, record) else await visible_nodes(authority, record)
-        return await _show(conn, authority, record, await changes.current(conn), only)
+        return await show_record(conn, authority, record, await changes.current(conn), only)
 
 
 async def find_seen(conn: AsyncConnection, authority: Authority, token_id: str) -> TokenRecord:
@@ -185,19 +238,29 @@ async def _revoke(
     touched = ChangeSet()
     if wait:
         touched.touch(ChangeKind.BARRIER, token_id)
-    revoked = [token_id] if await tokens.revoke(conn, touched, token_id, reason=_ON_REQUEST) else []
-    # They would be denied anyway (T4); revoked themselves, lists tell the truth about them.
-    above = [token_id]
-    while above:
-        children = [child for parent in above for child in await tokens.load_children(conn, parent)]
-        above = [child.token.id for child in children]
-        revoked += [child for child in above if await tokens.revoke(conn, touched, child, reason=_WITH_PARENT)]
+    revoked = await revoke_line(conn, touched, token_id, reason=ON_REQUEST)
     stamp = await changes.append(conn, touched)
     record = await tokens.get(conn, token_id)
     if revoked:
         details = {"also": [one for one in revoked if one != token_id]}
-        await audit.insert(conn, _entry("token.revoke", record, authority, details), stamp)
-    return await _show(conn, authority, record, stamp), stamp
+        await audit.insert(conn, entry_of("token.revoke", record, authority, details), stamp)
+        await append_event(conn, event_of_token(EventKind.TOKEN_REVOKED, record.token, reason=ON_REQUEST))
+    return await show_record(conn, authority, record, stamp), stamp
+
+
+async def revoke_line(conn: AsyncConnection, touched: ChangeSet, token_id: TokenId, *, reason: str) -> list[TokenId]:
+    """Revoke a token, those that it replaced and that still work, and all that hangs under it; answers which."""
+    record = await tokens.get(conn, token_id, lock=True)
+    revoked = [token_id] if await tokens.revoke(conn, touched, token_id, reason=reason) else []
+    former = await token_families.load_predecessors(conn, record)
+    revoked += [one.token.id for one in former if await tokens.revoke(conn, touched, one.token.id, reason=_REPLACED)]
+    # They would be denied anyway (T4); revoked themselves, lists tell the truth about them.
+    above = [token_id, *(one.token.id for one in former)]
+    while above:
+        children = [child for parent in above for child in await tokens.load_children(conn, parent)]
+        above = [child.token.id for child in children]
+        revoked += [child for child in above if await tokens.revoke(conn, touched, child, reason=_WITH_PARENT)]
+    return revoked
 
 
 async def show_self(management: Management, actor: Actor) -> Mapping[str, Any]:
@@ -205,35 +268,41 @@ async def show_self(management: Management, actor: Actor) -> Mapping[str, Any]:
     async with management.database.snapshot() as conn:
         authority = await Authority.open(conn, management, actor, hold=False)
         record = await tokens.get(conn, authority.token.id)
-        return await _show(conn, authority, record, await changes.current(conn))
+        return await show_record(conn, authority, record, await changes.current(conn))
 
 
-async def _show(
+async def show_record(
     conn: AsyncConnection,
     authority: Authority,
     record: TokenRecord,
     stamp: Stamp,
     only: frozenset[NodeId] | None = None,
 ) -> dict[str, Any]:
+    """JSON of a token at a revision; `only` as in `describe_token`."""
     names = await load_names(conn, [record])
-    return describe_token(record, names, authority.world.now, only=only) | {"revision": format_revision(stamp)}
+    described = describe_token(record, names, authority.world.now, only=only)
+    groups = (await load_groups(conn, [record], only)).get(record.family, [])
+    return described | {"grants": groups, "revision": format_revision(stamp)}
 
 
-def _actor_user(authority: Authority) -> int | None:
+def actor_user(authority: Authority) -> int | None:
+    """Whoever owns the actor's token; None for a free text (C9)."""
     return authority.token.owner if isinstance(authority.token.owner, int) else None
 
 
-def _entry(action: str, record: TokenRecord, authority: Authority, details: Mapping[str, object]) -> audit.AuditEntry:
+def entry_of(action: str, record: TokenRecord, authority: Authority, details: Mapping[str, object]) -> audit.AuditEntry:
+    """What the audit says of something done to a token."""
     return audit.AuditEntry(
         action=action,
         subject=record.token.id,
         actor_token=authority.token.id,
-        actor_user=_actor_user(authority),
+        actor_user=actor_user(authority),
         details=details,
     )
 
 
-def _details_of(record: TokenRecord) -> dict[str, object]:
+def details_of(record: TokenRecord) -> dict[str, object]:
+    """What a token was given, by ids: for the audit."""
     token = record.token
     return {
         "owner": token.owner,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from authz_service.directory.model import NodeId, NodeKind, format_target
 from authz_service.store import directory
 from authz_service.store.token_lists import TokenState
 from authz_service.store.tokens import TokenRecord
-from authz_service.tokens.model import ReachKind, Scope, Token
+from authz_service.tokens.model import ReachKind, Scope, Token, TokenKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +64,23 @@ def state_of(token: Token, now: datetime) -> TokenState:
 
 
 def describe_token(
-    record: TokenRecord, names: Names, now: datetime, *, only: Collection[NodeId] | None = None
+    record: TokenRecord,
+    names: Names,
+    now: datetime,
+    *,
+    only: Collection[NodeId] | None = None,
+    clipped: bool = False,
 ) -> dict[str, Any]:
-    """JSON of a token. With `only`, what a group's owner may see: selected nodes among these, and their scopes (M3)."""
+    """JSON of a token. With `only`, what a group's owner may see: selected nodes among these, and their scopes (M3).
+
+    `clipped` says that the record was cut to that before, and all scopes that are left are to be shown.
+    """
     token = record.token
     whole = only is None
-    scopes = [scope for scope in token.scopes if whole or not set(only or ()).isdisjoint(scope.reach.nodes)]
+    parts = whole or clipped
+    scopes = [scope for scope in token.scopes if parts or not set(only or ()).isdisjoint(scope.reach.nodes)]
     catalogs = token.catalogs
-    if not whole:
+    if not whole and token.kind is not TokenKind.LEGACY:
         catalogs = {name: version for name, version in catalogs.items() if name in {one.catalog for one in scopes}}
     return {
         "id": token.id,
@@ -80,7 +90,7 @@ def describe_token(
         "state": state_of(token, now).value,
         "catalogs": labels(catalogs),
         "scopes": [_describe_scope(scope, names, only) for scope in scopes],
-        "legacy_scopes": list(token.legacy_scopes) if whole else [],
+        "legacy_scopes": list(token.legacy_scopes) if parts else [],
         "evaluates": list(token.evaluates) if whole else [],
         "resource_owner": names.target(token.resource_owner) if whole and token.resource_owner is not None else None,
         "conditions": {"networks": list(token.conditions.networks) if whole else []},
@@ -97,9 +107,32 @@ def describe_token(
             "token": record.created_by_token if whole else None,
             "user": names.owner(record.created_by_user) if whole and record.created_by_user is not None else None,
         },
+        "replaced_by": record.successor if whole else None,
+        "imported_as": record.foreign_prefix if whole else None,
+        "etag": etag_of(record) if whole else None,
         "partial": not whole,
         "grants": [],
     }
+
+
+def etag_of(record: TokenRecord) -> str:
+    """Changes with all that an edit may change, and with the token's end; as HTTP writes it, in quotes."""
+    token = record.token
+    said = (
+        token.id,
+        token.name,
+        record.reason,
+        record.may_rotate_self,
+        token.scopes,
+        token.legacy_scopes,
+        token.evaluates,
+        token.conditions,
+        format_moment(token.not_before),
+        format_moment(token.expires_at),
+        format_moment(token.revoked_at),
+        record.successor,
+    )
+    return f'"{hashlib.sha256(repr(said).encode()).hexdigest()[:32]}"'
 
 
 def _describe_scope(scope: Scope, names: Names, only: Collection[NodeId] | None) -> dict[str, Any]:

@@ -19,18 +19,23 @@ from authz_service.pdp.check import ANY_CATALOG
 from authz_service.tokens.model import ReachKind, Token, TokenKind
 
 
-async def find_beyond(world: TransactionWorld, holder: Token, issue: Issue, code: str) -> Faults:
+async def find_beyond(
+    world: TransactionWorld, holder: Token, issue: Issue, code: str, *, only: str | None = None
+) -> Faults:
     """All that the issue asks for and the holder's scopes do not hold now; each a fault with this code.
+
+    With `only`, what is asked for in other catalogs is not looked at.
 
     The holder's own owner must be fit for a node only where the new token acts for somebody else: for the same owner
     rule A4 asks that again at each use.
     """
-    return await world.answer(lambda facts: _find_beyond(facts, holder, issue, code))
+    return await world.answer(lambda facts: _find_beyond(facts, holder, issue, code, only))
 
 
-def _find_beyond(facts: World, holder: Token, issue: Issue, code: str) -> Faults:
+def _find_beyond(facts: World, holder: Token, issue: Issue, code: str, only: str | None) -> Faults:
     faults = Faults()
-    for name, catalog in issue.catalogs.items():
+    judged = {name: catalog for name, catalog in issue.catalogs.items() if only in (None, name)}
+    for name, catalog in judged.items():
         own = holder.catalogs.get(name)
         # By another version a name may hold more, or need a lower role: nobody moves to it by issuing (C8).
         if own != catalog.version:
@@ -38,9 +43,9 @@ def _find_beyond(facts: World, holder: Token, issue: Issue, code: str) -> Faults
             message = f"`{catalog.label}` is not among the catalogs of the token that issues this one{fix}"
             faults.add("/catalog", code, message)
     if issue.token.kind is TokenKind.LEGACY:
-        _check_legacy(holder, issue, code, faults)
+        _check_legacy(holder, issue, judged.values(), code, faults)
     for position, read in enumerate(issue.scopes):
-        if holder.catalogs.get(read.catalog.name) == read.catalog.version:
+        if read.catalog.name in judged and holder.catalogs.get(read.catalog.name) == read.catalog.version:
             holdings = _Holdings(facts, holder, issue.token, read.catalog)
             for index, message in holdings.find_lacking(read, issue.resource_owner):
                 where = f"/scopes/{position}" + ("" if index is None else f"/permissions/{index}")
@@ -54,9 +59,9 @@ def _find_beyond(facts: World, holder: Token, issue: Issue, code: str) -> Faults
     return faults
 
 
-def _check_legacy(holder: Token, issue: Issue, code: str, faults: Faults) -> None:
+def _check_legacy(holder: Token, issue: Issue, catalogs: Iterable[Catalog], code: str, faults: Faults) -> None:
     """A coarse token comes only from a coarse token of the same owner that carries as much."""
-    for catalog in issue.catalogs.values():
+    for catalog in catalogs:
         wanted = compile_lookup(issue.token, catalog)
         held = compile_lookup(holder, catalog)
         enough = (

@@ -42,6 +42,8 @@ _WHEN: Final[Mapping[int, str]] = {
     409: "The state of the thing, or an idempotency key that came with another body, does not allow this",
     412: "The thing has changed since",
     413: "The body is larger than this route reads",
+    428: "The edit has to say by `If-Match` which version it was made from",
+    429: "There were too many tries; wait a minute",
     500: "Something went wrong here",
     503: "Nothing can be decided or stored now; treat it as a deny, and try again shortly",
 }

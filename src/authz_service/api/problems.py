@@ -25,6 +25,7 @@ from authz_service.errors import (
     NotFoundError,
     SecretInUrlError,
 )
+from authz_service.pdp.records import CURRENT_REQUEST
 
 STATUSES: Final[Mapping[str, int]] = {
     "invalid_input": 400,
@@ -40,6 +41,8 @@ STATUSES: Final[Mapping[str, int]] = {
     "revision_unknown": 409,
     "precondition_failed": 412,
     "body_too_large": 413,
+    "precondition_required": 428,
+    "rate_limited": 429,
     "internal": 500,
     "cannot_decide": 503,
     "stale": 503,
@@ -66,6 +69,8 @@ TITLES: Final[Mapping[str, str]] = {
     "revision_unknown": "there is no such revision",
     "precondition_failed": "the thing has changed",
     "body_too_large": "the body is too large",
+    "precondition_required": "the edit does not say what it was made from",
+    "rate_limited": "there were too many tries",
     "internal": "something went wrong here",
     "cannot_decide": "nothing can be decided now",
     "stale": "this replica cannot prove that it is fresh",
@@ -187,6 +192,7 @@ class Guard:
         request = Request(scope)
         request_id = request_id_of(request.headers.get(REQUEST_ID))
         request.state.request_id = request_id
+        CURRENT_REQUEST.set(request_id)
         started = False
 
         async def send_with_id(message: Message) -> None:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from authz_service.admin import tokens
+from authz_service.admin import rotating, searching, tokens
 from authz_service.admin.management import Actor
+from authz_service.admin.tokens import Idempotency
+from authz_service.api.admin.headers import IdempotencyKey
+from authz_service.api.admin.privilege_shapes import EffectiveListQuery, EffectivePage
 from authz_service.api.admin.shapes import Revision, Strict
-from authz_service.api.admin.token_shapes import RevokeQuery, TokenAnswer
-from authz_service.api.callers import ActorHere
+from authz_service.api.admin.token_life import ISSUED, read_rotation, render_issued
+from authz_service.api.admin.token_life_shapes import RotateBody
+from authz_service.api.admin.token_shapes import IssuedToken, RevokeQuery, TokenAnswer
+from authz_service.api.callers import ActorHere, RotatingActor
+from authz_service.api.check.bodies import FixAnswer
 from authz_service.api.documents import authenticated, body_of
 from authz_service.api.state import Services, ServicesHere
 from authz_service.api.wire import BATCH_LIMIT, json_body, no_store
@@ -54,6 +61,8 @@ class OwnCommon(Strict):
 class OwnCheck(OwnCommon, OwnItem):
     """What one question holds."""
 
+    explain: bool = Field(default=False, description="of a deny: name the smallest changes that would allow it")
+
 
 class OwnBatch(OwnCommon):
     """What many questions hold."""
@@ -81,6 +90,9 @@ class OwnDecision(BaseModel):
 class OwnCheckAnswer(OwnDecision):
     """The decision, at a revision."""
 
+    fixes: list[FixAnswer] | None = Field(
+        None, description="with `explain`, of a deny: the smallest changes that would allow it; none of what is hidden"
+    )
     token_id: str
     revision: Revision
 
@@ -110,6 +122,43 @@ async def revoke_self(
 
 
 @router.post(
+    "/rotate",
+    status_code=HTTPStatus.CREATED,
+    response_model=IssuedToken,
+    responses={**authenticated(409, 413), **ISSUED},
+    openapi_extra=body_of(RotateBody, examples={"with a bridge": {"overlap_seconds": 3600}}),
+    summary="Replace the presented token's secret",
+)
+async def rotate_self(
+    services: ServicesHere,
+    actor: RotatingActor,
+    request: Request,
+    response: Response,
+    query: Annotated[RevokeQuery, Query()],
+    idempotency_key: IdempotencyKey = None,
+) -> Any:
+    """Needs the flag `may_rotate_self`, and a token that is no child. Take an overlap: an answer may be lost.
+
+    Whoever tries it with a secret that is out already revokes all that came of it.
+    """
+    body, written = await read_rotation(request)
+    repeat = None if idempotency_key is None else Idempotency(idempotency_key, written)
+    issued = await rotating.rotate_self(services.management, actor, body.rotation(), repeat, wait=query.wait)
+    return render_issued(response, issued)
+
+
+@router.get(
+    "/effective", response_model=EffectivePage, responses=authenticated(), summary="What may the presented token do?"
+)
+async def show_own_effective(
+    services: ServicesHere, actor: ActorHere, response: Response, query: Annotated[EffectiveListQuery, Query()]
+) -> Any:
+    """All of it, what at one place, or where one permission: complete over its pages. Needs no permission."""
+    no_store(response)
+    return await searching.list_own(services.management, services.search, actor, query.query())
+
+
+@router.post(
     "/check",
     response_model=OwnCheckAnswer,
     response_model_exclude_none=True,
@@ -127,8 +176,9 @@ async def check_self(
 ) -> Any:
     """The same decision as an API server gets. Treat 503 as a deny."""
     no_store(response)
-    [answer] = await _ask(services, actor, body, [body])
-    return render_decision(answer.decision) | _tail(actor, answer)
+    [answer] = await _ask(services, actor, body, [body], explain=body.explain)
+    fixes = {"fixes": [fix.document() for fix in answer.fixes]} if body.explain and not answer.decision.allowed else {}
+    return render_decision(answer.decision) | fixes | _tail(actor, answer)
 
 
 @router.post(
@@ -153,7 +203,9 @@ async def check_self_batch(
     return {"decisions": [render_decision(answer.decision) for answer in answers]} | _tail(actor, answers[0])
 
 
-async def _ask(services: Services, actor: Actor, common: OwnCommon, items: Sequence[OwnItem]) -> list[Answer]:
+async def _ask(
+    services: Services, actor: Actor, common: OwnCommon, items: Sequence[OwnItem], *, explain: bool = False
+) -> list[Answer]:
     catalog = common.catalog
     if catalog is None and len(actor.token.catalogs) == 1:
         catalog = next(iter(actor.token.catalogs))
@@ -165,6 +217,7 @@ async def _ask(services: Services, actor: Actor, common: OwnCommon, items: Seque
         catalog,
         client_address=actor.client_address,
         freshly=Freshly(common.at_least, common.fully_consistent),
+        explain=explain,
     )
     answers = await services.point.check_own(actor.token, question)
     if any(answer.decision.reason in TOKEN_REASONS for answer in answers):

@@ -7,8 +7,10 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from authz_service.admin.leaks import LeakIntake
 from authz_service.admin.management import Management
 from authz_service.pdp.check import DecisionPoint
+from authz_service.pdp.search import Search
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +19,8 @@ class Services:
 
     point: DecisionPoint
     management: Management
+    leaks: LeakIntake
+    search: Search
 
 
 async def services_of(request: Request) -> Services:

@@ -7,7 +7,7 @@ import math
 import re
 import secrets
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from ipaddress import ip_address
 from typing import Any, Final, TypeVar
 
@@ -28,6 +28,7 @@ MAX_DEPTH: Final = 32
 REQUEST_ID: Final = "X-Request-ID"
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
 _LOOKS_LIKE_SECRET: Final = re.compile(r"[A-Za-z0-9]{1,16}_[a-z0-9]{1,8}_[A-Za-z0-9]{49}")
+_FOREIGN: Final[dict[str, re.Pattern[str]]] = {}
 _INT64: Final = range(-(2**63), 2**63)
 
 
@@ -41,9 +42,17 @@ def request_id_of(given: str | None) -> str:
     return secrets.token_hex(16)
 
 
+def refuse_also(prefixes: Iterable[str]) -> None:
+    """From here on, also what begins like secrets of other systems that are tokens here counts as a secret."""
+    for prefix in prefixes:
+        _FOREIGN[prefix] = re.compile(re.escape(prefix) + r"[A-Za-z0-9._~+/=-]{8,}")
+
+
 def looks_like_secret(text: str) -> bool:
     """Whether a secret of this or another installation stands in the text, checksum or not: it may be a slip."""
-    return parse_secret(text) is not None or _LOOKS_LIKE_SECRET.search(text) is not None
+    if parse_secret(text) is not None or _LOOKS_LIKE_SECRET.search(text) is not None:
+        return True
+    return any(foreign.search(text) for foreign in _FOREIGN.values())
 
 
 def bearer_secret(request: Request) -> str | None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
+from typing import Final
 
 _BOOTTIME = getattr(time, "CLOCK_BOOTTIME", None)
 
-
-def elapsed() -> float:
-    """Seconds that go on while the machine sleeps (CLOCK_BOOTTIME; monotonic where there is none)."""
-    return time.monotonic() if _BOOTTIME is None else time.clock_gettime(_BOOTTIME)
+elapsed: Final[Callable[[], float]] = time.monotonic if _BOOTTIME is None else partial(time.clock_gettime, _BOOTTIME)
+"""Seconds that go on while the machine sleeps (CLOCK_BOOTTIME; monotonic where there is none)."""
 
 
 class DatabaseClock:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeAlias
 
 from authz_service.cache.bounded import Bounded
 from authz_service.cache.clock import elapsed
+from authz_service.catalog.graphql_schema import ApiSchema
 from authz_service.catalog.model import Catalog, ParameterKind
+from authz_service.compiler.approvals import Approval, compile_approvals, compile_policies
 from authz_service.compiler.compile import compile_lookup
 from authz_service.compiler.lookup import Lookup
 from authz_service.directory.model import INSTANCE_ID, Node, NodeId, NodeKind, User
 from authz_service.engine.spot import Spot
+from authz_service.tokens.grants import Approvals
 from authz_service.tokens.model import Token, TokenId
+from authz_service.tokens.policy import Policy
 
 
 class TokenKey(NamedTuple):
@@ -67,6 +72,31 @@ class CatalogKey(NamedTuple):
     version: int
 
 
+class SchemaKey(NamedTuple):
+    """The GraphQL schema that counts for a catalog version."""
+
+    name: str
+    version: int
+
+
+class NewestKey(NamedTuple):
+    """Which installed version of a catalog is the newest."""
+
+    name: str
+
+
+class PoliciesKey(NamedTuple):
+    """Every policy for a catalog: they are few, and each decision looks at all that lie on a way up."""
+
+    catalog: str
+
+
+class GrantsKey(NamedTuple):
+    """All that was asked and given for one token."""
+
+    token: TokenId
+
+
 FactKey: TypeAlias = (
     TokenKey
     | TokenIdKey
@@ -78,6 +108,10 @@ FactKey: TypeAlias = (
     | AboveKey
     | UnderKey
     | CatalogKey
+    | SchemaKey
+    | NewestKey
+    | PoliciesKey
+    | GrantsKey
 )
 
 
@@ -105,11 +139,21 @@ class TokenEntry:
 
 
 @dataclass(slots=True)
+class GrantsEntry:
+    """What was asked and given for a token, and by catalog label what the compiler makes of it."""
+
+    approvals: Approvals
+    compiled: dict[str, Mapping[NodeId, Approval]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class KnownSpot:
-    """A spot, and by permission number the encoded denials that were given there."""
+    """A spot, and by permission number the encoded denials that were given there, and how often it was used."""
 
     spot: Spot
     denials: dict[int, bytes] = field(default_factory=dict)
+    uses: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+    """Allows by permission number; a usage book gives one that tells it when it is begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +198,18 @@ class Facts:
         self.free_externals: Bounded[ExternalKey, None] = Bounded(bounds.questions)
         self.above: Bounded[int, frozenset[int]] = Bounded(bounds.users)
         self.under: Bounded[UnderKey, tuple[int, ...]] = Bounded(max(_LEAST_UNDER, bounds.questions // 100))
-        self.spots: Bounded[tuple[int, str, str], KnownSpot] = Bounded(bounds.spots)
+        self.spots: Bounded[tuple[int, str, str | tuple[ParameterKind, str]], KnownSpot] = Bounded(bounds.spots)
         """By entry serial, catalog as asked and target as asked. Rests on the facts above: gone when any of them is."""
+        self.policy_rows: dict[str, tuple[Policy, ...]] = {}
+        self.policy_books: dict[str, Mapping[NodeId, Policy]] = {}
+        self.approvals: Bounded[TokenId, GrantsEntry] = Bounded(bounds.tokens)
         self.generation = 0
         """Counts the times that spots were dropped: what was read from one before is no longer known after."""
         self.shipped = {CatalogKey(catalog.name, catalog.version): catalog for catalog in shipped}
         self.catalogs: dict[CatalogKey, Catalog | None] = dict(self.shipped)
+        self.schemas: dict[SchemaKey, ApiSchema | None] = {}
+        self.newest_installed: Bounded[str, int] = Bounded(bounds.questions)
+        """By catalog name; 0 where none is installed."""
 
     # the engine's world
 
@@ -168,6 +218,21 @@ class Facts:
         if key not in self.catalogs:
             raise NotAtHandError(key)
         return self.catalogs[key]
+
+    def newest_catalog(self, name: str) -> Catalog | None:
+        """The newest version there is, shipped or installed; None for a catalog that nobody has."""
+        if name not in self.newest_installed:
+            raise NotAtHandError(NewestKey(name))
+        shipped = [key.version for key in self.shipped if key.name == name]
+        newest = max(self.newest_installed[name], *shipped, 0)
+        return self.catalog(name, newest) if newest else None
+
+    def schema(self, name: str, version: int) -> ApiSchema | None:
+        """The GraphQL schema of a catalog version's API; None where none was installed."""
+        key = SchemaKey(name, version)
+        if key not in self.schemas:
+            raise NotAtHandError(key)
+        return self.schemas[key]
 
     def lookup(self, token: Token, catalog: Catalog) -> Lookup:
         entry = self.tokens.get(token.id)
@@ -256,6 +321,24 @@ class Facts:
         found = (self.node(number) for number in self.under[key])
         return [node for node in found if node is not None]
 
+    def policies(self, catalog: Catalog) -> Mapping[NodeId, Policy]:
+        found = self.policy_books.get(catalog.label)
+        if found is None:
+            rows = self.policy_rows.get(catalog.name)
+            if rows is None:
+                raise NotAtHandError(PoliciesKey(catalog.name))
+            found = self.policy_books[catalog.label] = compile_policies(rows, catalog)
+        return found
+
+    def grants(self, token: Token, catalog: Catalog) -> Mapping[NodeId, Approval]:
+        entry = self.approvals.get(token.id)
+        if entry is None:
+            raise NotAtHandError(GrantsKey(token.id))
+        found = entry.compiled.get(catalog.label)
+        if found is None:
+            found = entry.compiled[catalog.label] = compile_approvals(entry.approvals, catalog)
+        return found
+
     # filling
 
     def find_token(self, digest: bytes) -> Token | None:
@@ -318,6 +401,33 @@ class Facts:
         self._drop_spots()
         for key in [key for key in self.catalogs if key.name == name and key not in self.shipped]:
             del self.catalogs[key]
+        for schema in [schema for schema in self.schemas if schema.name == name]:
+            del self.schemas[schema]
+        self.newest_installed.pop(name, None)
+        self._forget_compiled()
+
+    def _forget_compiled(self) -> None:
+        """What was compiled by catalog versions that may be others now."""
+        self.policy_books.clear()
+        self.approvals.clear()
+
+    def drop_policies(self, catalog: str | None) -> None:
+        """Of one catalog, or of all."""
+        self._drop_spots()
+        if catalog is None:
+            self.policy_rows.clear()
+        else:
+            self.policy_rows.pop(catalog, None)
+        self.policy_books.clear()
+
+    def drop_grants(self, token: TokenId | None) -> None:
+        """Of one token, or of all. A token's entry goes too, and with its serial its spots: they rest on its grants."""
+        if token is None:
+            self._drop_spots()
+            self.approvals.clear()
+        else:
+            self.approvals.pop(token, None)
+            self.tokens.pop(token, None)
 
     def drop_tokens(self) -> None:
         self.tokens.clear()
@@ -335,6 +445,9 @@ class Facts:
     def drop_catalogs(self) -> None:
         self._drop_spots()
         self.catalogs = dict(self.shipped)
+        self.schemas.clear()
+        self.newest_installed.clear()
+        self._forget_compiled()
 
     def drop_all(self) -> None:
         """Everything but catalogs that are shipped with this version comes back by loading."""
@@ -344,6 +457,8 @@ class Facts:
         self.unknown_digests.clear()
         self.drop_nodes()
         self.drop_catalogs()
+        self.drop_policies(None)
+        self.drop_grants(None)
 
 
 def edge_of(node: Node) -> tuple[str, int, str]:

@@ -93,5 +93,9 @@ class Journal:
                 facts.drop_catalogs()
             case ChangeKind.CATALOG:
                 facts.drop_catalog(change.key)
+            case ChangeKind.POLICY:
+                facts.drop_policies(None if whole else change.key)
+            case ChangeKind.GRANT:
+                facts.drop_grants(None if whole else TokenId(change.key))
             case _:  # a kind that a newer version writes: whatever it touched is gone with the rest
                 facts.drop_all()

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from authz_service.catalog.graphql_schema import ROOT_PREFIXES
 from authz_service.catalog.model import (
     Catalog,
     Item,
@@ -37,6 +38,7 @@ class OperationCounts:
     """Published operations. Each is one of `bare`, `needs_target`, `open` and `closed`, which add up to `total`.
 
     `bare` ones say themselves where their permissions must be held; of the others the asker must name the target.
+    `needs_schema` of them are reached by documents only where the API's schema is known (C3).
     `closed` are those that no fine-grained token can ever call. The flags `public_read` are counted over all of them;
     an idle one has no effect (C4). `unusable` of the `alternatives` name a place that their target can never be (C3).
     """
@@ -50,6 +52,7 @@ class OperationCounts:
     idle_public_read: int = 0
     alternatives: int = 0
     unusable: int = 0
+    needs_schema: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +113,12 @@ def _fits(catalog: Catalog, operation: Operation, item: Item) -> bool:
 
 
 def _count(catalog: Catalog, operations: Iterable[Operation]) -> OperationCounts:
-    total = bare = needs_target = is_open = closed = public = idle = alternatives = unusable = 0
+    total = bare = needs_target = is_open = closed = public = idle = alternatives = unusable = types = 0
     for operation in operations:
         lost = unusable_sets(catalog, operation)
         usable = [each for each in operation.sets if each not in lost]
         total += 1
+        types += operation.kind is OperationKind.GRAPHQL and not operation.id.startswith(ROOT_PREFIXES)
         alternatives += len(operation.sets)
         unusable += len(lost)
         if operation.public_read:
@@ -131,7 +135,7 @@ def _count(catalog: Catalog, operations: Iterable[Operation]) -> OperationCounts
             needs_target += 1
         else:
             bare += 1
-    return OperationCounts(total, bare, needs_target, is_open, closed, public, idle, alternatives, unusable)
+    return OperationCounts(total, bare, needs_target, is_open, closed, public, idle, alternatives, unusable, types)
 
 
 def _is_open(operation: Operation) -> bool:

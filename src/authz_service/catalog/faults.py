@@ -36,6 +36,7 @@ class CatalogFault(StrEnum):
     UNKNOWN_ROLE = "unknown_role"
     UNKNOWN_PARAMETER = "unknown_parameter"
     UNKNOWN_OPERATION = "unknown_operation"
+    UNKNOWN_TYPE = "unknown_type"
     DUPLICATE_PERMISSION = "duplicate_permission"
     DUPLICATE_OPERATION = "duplicate_operation"
     DUPLICATE_ALTERNATIVE = "duplicate_alternative"

@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from authz_service.catalog.faults import CatalogFault
-from authz_service.catalog.model import BOUNDARIES, AnyOperation, OwnerCheck
+from authz_service.catalog.model import BOUNDARIES, AnyOperation, ArgumentKind, OwnerCheck, ParameterKind
 from authz_service.catalog.shapes import Choice, Either, Fields, Flag, Key, Keyed, Many, Nothing, Plain, Text, Whole
 
 MAX_VERSION: Final = 2**31 - 1
@@ -110,6 +110,46 @@ OPERATION_FIELDS: Final = Fields(
     )
 )
 
+ARGUMENT: Final = Text(
+    "an argument as `fullPath` or `input.projectPath`",
+    re.compile(r"[a-z_][A-Za-z0-9_]{0,63}(\.[A-Za-z_][A-Za-z0-9_]{0,63}){0,3}"),
+    CatalogFault.BAD_NAME,
+)
+FIELD: Final = Text(
+    "a field as `Query.project`",
+    re.compile(r"[A-Z][A-Za-z0-9_]{0,127}\.[A-Za-z_][A-Za-z0-9_]{0,127}"),
+    CatalogFault.BAD_NAME,
+)
+TYPE: Final = Text("a type as `Project`", re.compile(r"[A-Z][A-Za-z0-9_]{0,127}"), CatalogFault.BAD_NAME)
+PARAMETER_KIND: Final = Choice(tuple(kind.value for kind in ParameterKind))
+GRAPHQL: Final = Fields(
+    (
+        Key(
+            "path",
+            Text("a path as `/api/graphql`", re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+"), CatalogFault.BAD_VALUE),
+            "where documents are sent, whole: `base_path` does not stand before it",
+        ),
+        Key(
+            "arguments",
+            Keyed(ARGUMENT, Choice(tuple(kind.value for kind in ArgumentKind), CatalogFault.BAD_TARGET), 1000),
+            "what an argument of this name names, on whatever field",
+        ),
+        Key(
+            "fields",
+            Keyed(FIELD, Many(Text("`self`, `instance`, `caller`, or as `project fullPath`", None), 8), 5000),
+            "where a field is, in place of what `arguments` says",
+        ),
+        Key("places", Many(TYPE, 256), "types whose objects are places, or lie where their own field says"),
+        Key("stays", Many(FIELD, 5000), "fields whose objects lie where the field is, though they are `places`"),
+        Key("leaves", Many(FIELD, 5000), "fields whose objects may lie anywhere"),
+        Key(
+            "global_ids",
+            Keyed(Text("what a global id begins with, as `gid://gitlab/Project/`"), PARAMETER_KIND, 64),
+            "what global ids that begin so name",
+        ),
+    )
+)
+
 CATALOG: Final = Fields(
     (
         Key("catalog", NAME, "the catalog's name, as tokens store it", required=True),
@@ -186,6 +226,7 @@ CATALOG: Final = Fields(
             Many(Text("the name of a path parameter"), 256),
             "path parameters that take raw slashes too",
         ),
+        Key("graphql", GRAPHQL, "where the fields of GraphQL documents are"),
         Key("permissions", RESOURCES, "resources, their actions, and where each exists"),
         Key("categories", Keyed(NAME, RESOURCES, 256), "the same, by category"),
         Key(

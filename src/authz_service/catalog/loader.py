@@ -10,13 +10,14 @@ from authz_service.catalog.conditions import DIRECTORY_FACTS, check_combinations
 from authz_service.catalog.document import Section, parse_document
 from authz_service.catalog.faults import CatalogFault, Faults
 from authz_service.catalog.format import CATALOG
+from authz_service.catalog.graphql_rules import read_graphql
 from authz_service.catalog.model import Catalog, Operation, OwnerCheck
 from authz_service.catalog.operations import OperationReader
-from authz_service.catalog.paths import OperationTextError, parse_operation
+from authz_service.catalog.paths import METHODS, OperationTextError, parse_operation
 from authz_service.catalog.permissions import read_permissions
 from authz_service.catalog.reading import entries_in, flag_in, section_in, text_in, word_of, words_of
 from authz_service.catalog.roles import read_roles
-from authz_service.catalog.routes import RouteClashError, make_router
+from authz_service.catalog.routes import Match, RouteClashError, Router, make_router
 from authz_service.catalog.targets import read_target_rules
 from authz_service.directory.model import NodeKind
 from authz_service.errors import CatalogInvalidError
@@ -77,6 +78,7 @@ def _read(top: Section, faults: Faults) -> Catalog:
         spanning_parameters=_read_parameters(top, "spanning_parameters", operations, faults),
         words={NodeKind(entry.key): word_of(entry.value).text for entry in entries_in(top, "words")},
         title=text_in(top, "title") or "",
+        graphql=read_graphql(top, faults),
     )
     if not faults.count:
         _check_routes(catalog, reader.lines, faults)
@@ -86,11 +88,22 @@ def _read(top: Section, faults: Faults) -> Catalog:
 def _check_routes(catalog: Catalog, lines: Mapping[str, int], faults: Faults) -> None:
     """A request must be one operation. Routes are made only of operations that have no fault of their own."""
     try:
-        make_router(catalog)
+        router = make_router(catalog)
+        if catalog.graphql is not None and catalog.graphql.path:
+            _check_document_path(catalog.graphql.path, router, lines, faults)
     except RouteClashError as error:
         for clash in error.clashes:
             line = max((lines[id_] for id_ in clash.operation_ids if id_ in lines), default=1)
             faults.add(line, CatalogFault.ROUTE_CLASH, clash.message)
+
+
+def _check_document_path(path: str, router: Router, lines: Mapping[str, int], faults: Faults) -> None:
+    """One request cannot be a document and another operation too."""
+    for method in METHODS:
+        found = router.resolve(method, path)
+        if isinstance(found, Match):
+            message = f"`{found.operation_id}` matches the path of documents, `{path}`; keep one of the two"
+            faults.add(lines.get(found.operation_id, 1), CatalogFault.ROUTE_CLASH, message)
 
 
 def _read_parameters(top: Section, key: str, operations: Mapping[str, Operation], faults: Faults) -> frozenset[str]:

@@ -57,6 +57,7 @@ class OperationKind(StrEnum):
     GRAPHQL = "graphql"
     GIT = "git"
     REGISTRY = "registry"
+    ACTION = "action"
 
 
 class AnyOperation(StrEnum):
@@ -157,6 +158,48 @@ class Permission:
         return self.public_read and (self.reviewed or not self.mutates)
 
 
+class ArgumentKind(StrEnum):
+    """What an argument of a GraphQL field names (C3).
+
+    A PLACE is whatever lies at a path. An ID is a global id: of a place, or of something whose place the caller says.
+    """
+
+    PROJECT = "project"
+    GROUP = "group"
+    USER = "user"
+    NAMESPACE = "namespace"
+    PLACE = "place"
+    ID = "id"
+
+
+@dataclass(frozen=True, slots=True)
+class FieldPlace:
+    """Where one GraphQL field is: what an `argument` of it names, or SELF, INSTANCE or CALLER in `word`."""
+
+    word: TargetKind | None = None
+    names: ArgumentKind | None = None
+    argument: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GraphqlRules:
+    """Where the fields of a GraphQL document are (C3).
+
+    `arguments` maps `input.projectPath` to what it names, on every field but those that `fields` speaks of. Objects of
+    the types `places` lie where their own field names them; through a field of `stays` they lie where that field is,
+    and whatever a field of `leaves` gives out lies nowhere known. `global_ids` maps what a global id begins with to
+    what it names.
+    """
+
+    path: str = ""
+    arguments: Mapping[str, ArgumentKind] = field(default_factory=dict)
+    fields: Mapping[str, tuple[FieldPlace, ...]] = field(default_factory=dict)
+    places: frozenset[str] = frozenset()
+    stays: frozenset[str] = frozenset()
+    leaves: frozenset[str] = frozenset()
+    global_ids: Mapping[str, ParameterKind] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Role:
     """`inherits: False` makes a membership with this role count only at its own node (C6)."""
@@ -218,6 +261,8 @@ class Catalog:
     """Path parameters that take raw slashes too."""
     words: Mapping[NodeKind, str] = field(default_factory=dict)
     title: str = ""
+    graphql: GraphqlRules | None = None
+    """Where documents are sent and what their arguments name; None for an API that takes none."""
 
     @property
     def label(self) -> str:

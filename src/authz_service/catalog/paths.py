@@ -27,6 +27,7 @@ MUTATION_ROOT: Final = "Mutation"
 _REST: Final = re.compile(r"([A-Z]+) +(\S+)")
 _GRAPHQL: Final = re.compile(r"([A-Z][A-Za-z0-9_]*)\.[A-Za-z_][A-Za-z0-9_]*")
 _SERVICE: Final = re.compile(r"(git|registry)\.[a-z][a-z0-9_]*")
+_ACTION: Final = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
 _NAME: Final = r"[A-Za-z_][A-Za-z0-9_]*"
 _PIECES: Final = re.compile(
     rf":(?P<colon>{_NAME})|\{{(?P<brace>[A-Za-z_][A-Za-z0-9_-]*)\}}|\*(?P<star>{_NAME})|\{{(?P<rest>[A-Za-z_][A-Za-z0-9_-]*)\*\}}"
@@ -102,19 +103,22 @@ class OperationText:
 
 
 def parse_operation(text: str) -> OperationText:
-    """Reads `GET /projects/:id`, `Mutation.createIssue`, `Type.Issue`, `Query.project`, `git.push` or `registry.pull`.
+    """Reads `GET /projects/:id`, `Mutation.createIssue`, `Type.Issue`, `git.push`, `registry.pull` or `record.write`.
 
     Raises OperationTextError with a sentence for the author.
     """
     service = _SERVICE.fullmatch(text)
     if service is not None:
         return OperationText(text, OperationKind(service[1]))
+    if _ACTION.fullmatch(text):
+        return OperationText(text, OperationKind.ACTION)
     if _GRAPHQL.fullmatch(text):
         return OperationText(text, OperationKind.GRAPHQL)
     found = _REST.fullmatch(text)
     if found is None:
         raise OperationTextError(
-            "write `GET /path`, `Mutation.name`, `Type.Name`, `Type.field`, `git.service` or `registry.service`"
+            "write `GET /path`, `Mutation.name`, `Type.Name`, `Type.field`, `git.service`, `registry.service` or"
+            " `resource.action`"
         )
     method, path = found.groups()
     if method not in METHODS:

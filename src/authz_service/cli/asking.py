@@ -15,6 +15,7 @@ from authz_service.client import Answer, Ask, Client, ClientError, RefusedError,
 
 URL_VARIABLE: Final = "AUTHZ_URL"
 TOKEN_VARIABLE: Final = "AUTHZ_TOKEN"
+TOKEN_FILE_VARIABLE: Final = "AUTHZ_TOKEN_FILE"
 STDIN: Final = Path("-")
 _HINT: Final = "set AUTHZ_URL to where the service answers, as `http://127.0.0.1:8080`"
 
@@ -22,19 +23,31 @@ _HINT: Final = "set AUTHZ_URL to where the service answers, as `http://127.0.0.1
 def connect(url: str | None, token_file: Path | None, *, timeout: float = 10.0) -> Client:
     """A client for AUTHZ_URL and AUTHZ_TOKEN, or what the options say. Raises UsageFault for what is missing.
 
-    A token never comes as an argument: other users of the machine see those.
+    A token never comes as an argument: other users of the machine see those. AUTHZ_TOKEN_FILE names a file that holds
+    it, and counts where AUTHZ_TOKEN is not set.
     """
     url = url or os.environ.get(URL_VARIABLE)
     if not url:
         raise UsageFault(_HINT)
     if not url.startswith(("http://", "https://")):
         raise UsageFault(f"`{url}` is no URL of the service; {_HINT}")
-    token = read_secret(token_file) if token_file is not None else os.environ.get(TOKEN_VARIABLE, "").strip()
+    token = _own_token(token_file)
     if not token:
-        raise UsageFault("set AUTHZ_TOKEN to your token, or name a file that holds it with `--token-file`")
+        raise UsageFault(
+            "set AUTHZ_TOKEN to your token, or name a file that holds it with AUTHZ_TOKEN_FILE or `--token-file`"
+        )
     if not token.isascii() or not token.isprintable() or " " in token:
         raise UsageFault("that is no token: it holds spaces or other characters that no token has")
     return Client(url, token, timeout=timeout)
+
+
+def _own_token(token_file: Path | None) -> str:
+    token = "" if token_file is not None else os.environ.get(TOKEN_VARIABLE, "").strip()
+    if token:
+        return token
+    named = os.environ.get(TOKEN_FILE_VARIABLE, "")
+    source = token_file or (Path(named) if named else None)
+    return "" if source is None else read_secret(source)
 
 
 def read_secret(source: Path) -> str:

@@ -61,11 +61,38 @@ def from_openapi(
 
 
 @catalogs.command("schema")
-def schema() -> None:
-    """Show the JSON Schema of catalog files, for an editor. Asks no service."""
-    from authz_service.catalog.schema import json_schema
+def schema(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="`gitlab`, or `gitlab@1`")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="the API's GraphQL schema: SDL, or an introspection's answer")
+    ] = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    output: OutputKind = Output.TABLE,
+) -> None:
+    """Install an API's GraphQL schema beside its catalog; without FILE show which one counts.
 
-    print_json(json_schema())
+    Without NAME it shows the JSON Schema of catalog files, for an editor, and asks no service.
+    """
+    if name is None:
+        from authz_service.catalog.schema import json_schema
+
+        print_json(json_schema())
+        return
+    path = f"{_path(name)}/graphql-schema"
+    if file is None:
+        call = Call("GET", path)
+    else:
+        call = Call("PUT", path, _read_text(file).encode(), content_type="application/graphql")
+    with connect(url, token_file, timeout=_SECONDS) as client:
+        found = client.document(call)
+    if output is Output.JSON:
+        print_json(found)
+        return
+    what = "is installed" if found["new"] else "counts"
+    print_note(f"{found['catalog']}: schema {found['number']} {what}: {found['types']} types, {found['fields']} fields")
+    for operation in found["unknown"]:
+        print_note(f"it has nothing for `{operation}`")
 
 
 def _read_text(file: Path) -> str:

@@ -20,6 +20,7 @@ _COUNTS: Final = (
     ("idle_public_read", "are marked so without effect"),
     ("alternatives", "alternatives"),
     ("unusable", "alternatives that can never be used"),
+    ("needs_schema", "are told by the API's GraphQL schema alone"),
 )
 _TURNS: Final = {"lost": "loses", "narrower": "has less of", "gained": "gains", "wider": "has more of"}
 _REFUSALS: Final = {
@@ -96,6 +97,7 @@ def print_coverage(found: Document) -> None:
         ("that name a least role", found["with_min_role"]),
         ("beyond the published ones", found["extension_permissions"]),
         ("operations beyond the published ones", found["extension_operations"]),
+        ("GraphQL schema (0: none)", found["schema_number"]),
     )
     print_table(("", ""), permissions)
     kinds = list(found["by_kind"])

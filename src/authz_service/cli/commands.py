@@ -10,9 +10,13 @@ from typing import Annotated, Final
 import typer
 
 from authz_service import __version__
-from authz_service.cli import asking, catalog, exits, manage, operate
+from authz_service.cli import approval, asking, audit, catalog, exits, manage, operate, sweeping, tokens, users
+from authz_service.cli.exchanging import exchange as exchange_token
+from authz_service.cli.explaining import explain, suggest
 from authz_service.cli.options import CatalogName, OutputKind, TokenFile, Url
 from authz_service.cli.printing import Output, UsageFault, complain
+from authz_service.cli.requiring import NEEDS_FILE, Annotate
+from authz_service.cli.requiring import require as require_needs
 from authz_service.cli.restored import restored
 from authz_service.client import ClientError
 from authz_service.errors import AuthzError
@@ -25,11 +29,19 @@ app: Final = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.add_typer(manage.tokens, name="token")
+app.add_typer(tokens.commands, name="token")
 app.add_typer(manage.directory, name="directory")
+app.add_typer(approval.policies, name="policy")
+app.add_typer(approval.grants, name="grant")
 app.add_typer(catalog.catalogs, name="catalog")
+app.add_typer(audit.audit, name="audit")
+app.add_typer(users.users, name="user")
 operate.register(app)
 app.command()(restored)
+app.command()(explain)
+app.command()(suggest)
+app.command()(sweeping.sweep)
+app.add_typer(sweeping.peppers, name="pepper")
 
 Words = Annotated[
     list[str] | None,
@@ -58,6 +70,35 @@ def can_i(
         if listing:
             raise typer.Exit(asking.can_i_list(client, output))
         raise typer.Exit(asking.can_i(client, words or [], catalog, output))
+
+
+@app.command()
+def require(
+    file: Annotated[Path, typer.Argument(metavar="[FILE]", help="what the job needs")] = NEEDS_FILE,
+    strict: Annotated[bool, typer.Option("--strict", help="fail on what the token holds beyond that, too")] = False,
+    annotate: Annotated[Annotate, typer.Option(help="whose marks to write beside the table")] = Annotate.AUTO,
+    code_quality: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="write GitLab's code quality report there")
+    ] = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    output: OutputKind = Output.TABLE,
+) -> None:
+    """Check a job's token against its needs before it starts. Exit status: 0 enough, 1 not, 2 unusable, 3 no answer."""
+    with asking.connect(url, token_file) as client:
+        done = require_needs(client, file, output, strict=strict, annotate=annotate, code_quality=code_quality)
+    raise typer.Exit(done)
+
+
+@app.command()
+def exchange(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="where the token goes; it must not be there yet")],
+    audience: Annotated[str | None, typer.Option(help="on GitHub: the trust rule's audience")] = None,
+    rule: Annotated[str | None, typer.Option(metavar="ID", help="the trust rule meant, where several fit")] = None,
+    url: Url = None,
+) -> None:
+    """Exchange a CI job's own token (AUTHZ_JOB_TOKEN, or GitHub's) for one of minutes, by a trust rule."""
+    raise typer.Exit(exchange_token(url, file, audience, rule))
 
 
 @app.command()

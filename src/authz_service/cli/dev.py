@@ -12,17 +12,20 @@ import secrets
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 
+from authz_service.admin.signing import make_link
 from authz_service.app import open_management
 from authz_service.cli import welcome
-from authz_service.cli.demo.seed import DemoTokens, seed, write_private
+from authz_service.cli.demo.seed import ADMIN, DemoTokens, seed, write_private
 from authz_service.cli.listening import Listening, listen
 from authz_service.cli.printing import print_note
 from authz_service.cli.serving import serve
+from authz_service.cli.users import link_of
 from authz_service.config import Environment, LogFormat, LogLevel, Settings, load_settings
 from authz_service.embedded import EmbeddedPostgres
 from authz_service.errors import StartError
@@ -31,6 +34,8 @@ from authz_service.telemetry import configure_logging
 
 _DEFAULT_PORT: Final = 8080
 _ANSWER_SECONDS: Final = 10.0
+_LINK: Final = timedelta(hours=12)
+"""How long the link to the console waits for somebody to follow it."""
 _GATEWAY_TOKEN: Final = "gateway-token"
 _PEPPERS: Final = ("AUTHZ_PEPPERS", "AUTHZ_PEPPERS_FILE")
 
@@ -47,6 +52,7 @@ class Dev:
         self._workers = workers
         self._database_url = database_url
         self._tokens: DemoTokens | None = None
+        self._code = ""
 
     def run(self) -> None:
         """Returns after SIGINT or SIGTERM, with nothing left running. Raises what the parts raise as they start."""
@@ -143,6 +149,7 @@ class Dev:
         await migrate(settings.direct_dsn or settings.dsn)
         async with open_management(settings) as management:
             tokens = await seed(management, data / "tokens.json")
+            self._code = await make_link(management, ADMIN, _LINK)
         # A gateway on this machine needs no token of its own to be tried.
         write_private(data / _GATEWAY_TOKEN, tokens.gateway + "\n")
         return tokens
@@ -153,6 +160,7 @@ class Dev:
         if tokens is None:
             raise AssertionError("nobody answers before the demo is there")
         _make_sure(listening.url)
+        sign_in_url = link_of(listening.url, self._code)
         if self._ready_file is not None:
             ready = {
                 "url": listening.url,
@@ -160,10 +168,10 @@ class Dev:
                 "gateway_token": tokens.gateway,
                 "sample_token": tokens.sample,
                 "database_url": settings.dsn,
-                "sign_in_url": None,
+                "sign_in_url": sign_in_url,
             }
             write_private(self._ready_file, json.dumps(ready, indent=2) + "\n")
-        print(welcome.text(listening.url, tokens, self._data), flush=True)
+        print(welcome.text(listening.url, tokens, self._data, sign_in_url), flush=True)
 
 
 def _make_sure(url: str) -> None:

@@ -54,7 +54,7 @@ def create_token(
 ) -> None:
     """Issue a token. Its secret is shown this one time."""
     if file is not None:
-        body = _read_json(file)
+        body = read_json(file)
     else:
         body = _token_request(name, catalog, permission or [], node or [], reach, owner, expires, reason)
     with connect(url, token_file) as client:
@@ -86,13 +86,14 @@ def _token_request(
         "catalog": catalog,
         "scopes": [{"reach": where, "permissions": permissions}],
         "owner": owner,
-        "expires_at": None if expires is None else _moment(expires),
+        "expires_at": None if expires is None else moment(expires),
         "reason": reason,
     }
     return {key: value for key, value in body.items() if value is not None}
 
 
-def _moment(text: str) -> str:
+def moment(text: str) -> str:
+    """A date as the service takes it, from `30d` or a time with its zone. Raises UsageFault."""
     days = _DAYS.fullmatch(text)
     if days:
         return (datetime.now(UTC) + timedelta(days=int(days[1]))).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -207,7 +208,8 @@ def cell(value: object) -> str:
     return str(value)
 
 
-def _read_json(file: Path) -> Any:
+def read_json(file: Path) -> Any:
+    """A document. Raises UsageFault for what is none."""
     try:
         return msgspec.json.decode(read_bytes(file))
     except msgspec.DecodeError as error:

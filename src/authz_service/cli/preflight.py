@@ -12,8 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from authz_service.cache.clock import elapsed
 from authz_service.config import Settings
 from authz_service.errors import StartError
+from authz_service.store.catalogs import check_shipped
 from authz_service.store.database import Database, check_schema
 from authz_service.store.replicas import Watch, load_all
+from authz_service.store.shipped import shipped_texts
 
 _LOOK_EVERY: Final = 0.5
 
@@ -70,6 +72,7 @@ async def check_database(settings: Settings) -> Budget:
     try:
         async with database.read() as conn:
             await check_schema(conn)
+            await check_shipped(conn, shipped_texts())
             allowed = None
             if settings.direct_dsn is None:
                 allowed = int((await conn.execute(_LIMIT)).scalar_one())

@@ -6,10 +6,10 @@ import json
 import shlex
 from pathlib import Path
 
-from authz_service.cli.demo.seed import SAMPLE_OWNER, SAMPLE_TARGET, SHOP, DemoTokens
+from authz_service.cli.demo.seed import ADMIN, SAMPLE_OWNER, SAMPLE_TARGET, SHOP, DemoTokens
 
 
-def text(url: str, tokens: DemoTokens, data: Path) -> str:
+def text(url: str, tokens: DemoTokens, data: Path, sign_in_url: str) -> str:
     """Everything that stands after a `$` works when it is pasted into a shell."""
     gitlab = _curl(
         url,
@@ -23,6 +23,10 @@ def text(url: str, tokens: DemoTokens, data: Path) -> str:
     )
     return f"""
 authz-service answers at {url}
+
+The console, in a browser (this link signs you in once, as `{ADMIN}`):
+
+  {sign_in_url}
 
 May {SAMPLE_OWNER}'s token read the jobs of {SAMPLE_TARGET}?
 

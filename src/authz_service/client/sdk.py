@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Final, Self
@@ -11,8 +14,10 @@ import httpx
 from authz_service.client.model import Answer, Ask, WhoAmI
 from authz_service.client.wire import (
     Call,
+    ask_http,
     ask_many,
     ask_one,
+    is_safe,
     read_answer,
     read_answers,
     read_document,
@@ -21,6 +26,9 @@ from authz_service.client.wire import (
 )
 
 DEFAULT_TIMEOUT: Final = 5.0
+DEFAULT_RETRIES: Final = 1
+_PAUSE: Final = 0.05
+_BROKEN: Final = (httpx.NetworkError, httpx.RemoteProtocolError)
 _SELF: Final = Call("GET", "/v1/self")
 _OWN: Final = "/v1/self/check"
 _CHECK: Final = "/check"
@@ -29,13 +37,22 @@ _CHECK: Final = "/check"
 class Client:
     """Speaks for one token. Whatever is not an answer is raised, and none of it means allow: see ClientError.
 
-    `timeout` is in seconds. `transport` is httpx's, for tests and for services reached in another way.
+    `timeout` is in seconds. `transport` is httpx's, for tests and for services reached in another way. Connections are
+    kept and used again. What only asks is asked again, `retries` times, when its connection broke: a write never is,
+    and nothing is after a time-out or an answer.
     """
 
     def __init__(
-        self, url: str, token: str, *, timeout: float = DEFAULT_TIMEOUT, transport: httpx.BaseTransport | None = None
+        self,
+        url: str,
+        token: str,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        retries: int = DEFAULT_RETRIES,
+        transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._url = url.rstrip("/")
+        self._retries = retries
         self._http = httpx.Client(
             base_url=self._url, headers=_headers(token), timeout=timeout, transport=transport, follow_redirects=False
         )
@@ -78,6 +95,21 @@ class Client:
         given = _given(token, catalog, client_address, at_least, fully_consistent=fully_consistent)
         return read_answer(self.send(ask_one(_CHECK, ask, given)))
 
+    def check_http(
+        self,
+        token: str,
+        method: str,
+        path: str,
+        *,
+        catalog: str | None = None,
+        client_address: str | None = None,
+        at_least: str | None = None,
+        fully_consistent: bool = False,
+    ) -> Answer:
+        """Whether the token may make this request; `path` is as it was sent, encoded. The catalog knows its needs."""
+        given = _given(token, catalog, client_address, at_least, fully_consistent=fully_consistent)
+        return read_answer(self.send(ask_http(method, path, given)))
+
     def check_all(
         self,
         token: str,
@@ -98,12 +130,19 @@ class Client:
 
     def send(self, call: Call) -> httpx.Response:
         """Raises UnreachableError; the answer may still be a refusal, which the `read_` functions raise."""
-        try:
-            return self._http.request(
-                call.method, call.path, content=call.body, params=call.params, headers=call.headers()
-            )
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise unreachable(self._url, error) from error
+        left = self._retries if is_safe(call) else 0
+        while True:
+            try:
+                return self._http.request(
+                    call.method, call.path, content=call.body, params=call.params, headers=call.headers()
+                )
+            except _BROKEN as error:
+                if left <= 0:
+                    raise unreachable(self._url, error) from error
+                left -= 1
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                raise unreachable(self._url, error) from error
+            time.sleep(_pause())
 
 
 class AsyncClient:
@@ -115,9 +154,11 @@ class AsyncClient:
         token: str,
         *,
         timeout: float = DEFAULT_TIMEOUT,
+        retries: int = DEFAULT_RETRIES,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._url = url.rstrip("/")
+        self._retries = retries
         self._http = httpx.AsyncClient(
             base_url=self._url, headers=_headers(token), timeout=timeout, transport=transport, follow_redirects=False
         )
@@ -162,6 +203,21 @@ class AsyncClient:
         given = _given(token, catalog, client_address, at_least, fully_consistent=fully_consistent)
         return read_answer(await self.send(ask_one(_CHECK, ask, given)))
 
+    async def check_http(
+        self,
+        token: str,
+        method: str,
+        path: str,
+        *,
+        catalog: str | None = None,
+        client_address: str | None = None,
+        at_least: str | None = None,
+        fully_consistent: bool = False,
+    ) -> Answer:
+        """Whether the token may make this request; `path` is as it was sent, encoded. The catalog knows its needs."""
+        given = _given(token, catalog, client_address, at_least, fully_consistent=fully_consistent)
+        return read_answer(await self.send(ask_http(method, path, given)))
+
     async def check_all(
         self,
         token: str,
@@ -182,12 +238,24 @@ class AsyncClient:
 
     async def send(self, call: Call) -> httpx.Response:
         """Raises UnreachableError; the answer may still be a refusal, which the `read_` functions raise."""
-        try:
-            return await self._http.request(
-                call.method, call.path, content=call.body, params=call.params, headers=call.headers()
-            )
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise unreachable(self._url, error) from error
+        left = self._retries if is_safe(call) else 0
+        while True:
+            try:
+                return await self._http.request(
+                    call.method, call.path, content=call.body, params=call.params, headers=call.headers()
+                )
+            except _BROKEN as error:
+                if left <= 0:
+                    raise unreachable(self._url, error) from error
+                left -= 1
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                raise unreachable(self._url, error) from error
+            await asyncio.sleep(_pause())
+
+
+def _pause() -> float:
+    """Not in step with other clients whose connections broke together."""
+    return _PAUSE * (1 + random.random())  # noqa: S311 - no secret depends on it
 
 
 def _headers(token: str) -> dict[str, str]:

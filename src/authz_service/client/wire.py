@@ -15,6 +15,7 @@ from authz_service.errors import Fault
 
 T = TypeVar("T")
 MOST_ITEMS: Final = 10_000
+_QUESTIONS: Final = frozenset({"/check", "/check/batch", "/check/http", "/v1/self/check", "/v1/self/check/batch"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +27,11 @@ class Call:
     body: bytes | None = None
     params: Mapping[str, str] | None = None
     content_type: str = "application/json"
+    if_match: str | None = None
 
     def headers(self) -> dict[str, str]:
-        return {} if self.body is None else {"Content-Type": self.content_type}
+        found = {} if self.body is None else {"Content-Type": self.content_type}
+        return found if self.if_match is None else found | {"If-Match": self.if_match}
 
 
 class _Decisions(msgspec.Struct):
@@ -58,6 +61,16 @@ class _Undecided(msgspec.Struct):
 def ask_one(path: str, ask: Ask, given: Mapping[str, object]) -> Call:
     """`POST path` with one question; what is None in `given` is left out."""
     return Call("POST", path, msgspec.json.encode(_kept(given) | msgspec.to_builtins(ask)))
+
+
+def ask_http(method: str, path: str, given: Mapping[str, object]) -> Call:
+    """`POST /check/http` about one request of the API."""
+    return Call("POST", "/check/http", msgspec.json.encode(_kept(given) | {"method": method, "path": path}))
+
+
+def is_safe(call: Call) -> bool:
+    """Whether sending it twice changes nothing more than once: reads, and questions."""
+    return call.method in ("GET", "HEAD") or (call.method == "POST" and call.path in _QUESTIONS)
 
 
 def ask_many(path: str, asks: Sequence[Ask], given: Mapping[str, object]) -> Call:

@@ -43,6 +43,14 @@ def compile_lookup(token: Token, catalog: Catalog) -> Lookup:
     )
 
 
+def compile_user(catalog: Catalog) -> Lookup:
+    """What a user as such holds: every permission, so that their memberships and roles alone decide (A13)."""
+    held = 0
+    for mask in catalog.existing.values():
+        held |= mask
+    return Lookup(signed_in=held)
+
+
 def permission_mask(catalog: Catalog, names: tuple[str, ...] | frozenset[str]) -> int:
     """The mask of the names this catalog has; aliases count as what they stand for."""
     mask = 0

@@ -33,11 +33,13 @@ class Lookup:
     instance: int = 0
     legacy: LegacyHoldings | None = None
     legacy_public: LegacyHoldings | None = None
+    signed_in: int = 0
+    """Of a user as such, who has no scopes: held at every project and group, the own account and the instance (A13)."""
 
     @property
     def anywhere(self) -> int:
         """What is held in any reach at all: it tells `permission_missing` from `outside_reach` (A3)."""
-        mask = self.all_memberships | self.personal_projects | self.user | self.instance
+        mask = self.all_memberships | self.personal_projects | self.user | self.instance | self.signed_in
         for held in self.selected.values():
             mask |= held
         return mask if self.legacy_public is None else mask | self.legacy_public.permissions

@@ -11,8 +11,13 @@ from typing import Any, Final
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from authz_service.config.console import ConsoleSettings, console_contradictions
 from authz_service.config.gateways import GatewaySettings, gateway_contradictions
-from authz_service.config.peppers import SecretSettings, secret_contradictions
+from authz_service.config.limits import LimitSettings, limit_contradictions
+from authz_service.config.peppers import SecretSettings, read_peppers, secret_contradictions
+from authz_service.config.records import RecordSettings, record_contradictions
+from authz_service.config.standards import StandardsSettings, standards_contradictions
+from authz_service.config.usage import UsageSettings
 from authz_service.errors import Fault, StartError
 
 PREFIX: Final = "AUTHZ_"
@@ -37,7 +42,16 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
-class Settings(BaseSettings, GatewaySettings, SecretSettings):
+class Settings(
+    BaseSettings,
+    ConsoleSettings,
+    GatewaySettings,
+    LimitSettings,
+    RecordSettings,
+    SecretSettings,
+    StandardsSettings,
+    UsageSettings,
+):
     """What the service runs with. Make it with `load_settings`, which names every fault at once; it never changes."""
 
     model_config = SettingsConfigDict(
@@ -258,6 +272,9 @@ def _contradictions(settings: Settings, *, without_peppers: bool) -> Iterable[Fa
             f"{settings.max_staleness:g} s is not more than a poll's interval ({settings.poll_interval:g} s, and a"
             f" tenth) and timeout ({settings.poll_timeout:g} s) together, so a healthy service would deny; raise it",
         )
+    yield from console_contradictions(settings)
+    yield from record_contradictions(settings)
+    yield from standards_contradictions(settings)
     yield from gateway_contradictions(settings, dev=settings.environment is Environment.DEV)
     if settings.uds is not None and {"host", "port"} & settings.model_fields_set:
         yield Fault(
@@ -272,4 +289,12 @@ def _contradictions(settings: Settings, *, without_peppers: bool) -> Iterable[Fa
         )
     if settings.batch_body_limit < settings.check_body_limit:
         yield Fault("AUTHZ_BATCH_BODY_LIMIT", "contradiction", "a batch may not be smaller than AUTHZ_CHECK_BODY_LIMIT")
+    yield from limit_contradictions(settings, token_prefix=settings.token_prefix, kids=_kids(settings))
     yield from secret_contradictions(settings, without_peppers=without_peppers)
+
+
+def _kids(settings: Settings) -> Mapping[str, bytes] | None:
+    try:
+        return read_peppers(settings)[0]
+    except StartError:
+        return None

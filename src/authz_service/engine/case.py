@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from authz_service.catalog.model import ADMIN_ROLE, Catalog, Item, ParameterKind, Target, TargetKind
@@ -11,6 +12,7 @@ from authz_service.engine.attributes import Values
 from authz_service.engine.model import OperationRequest, Reason, Request, TracedToken, World
 from authz_service.engine.places import PLACE_KINDS, Place, Places, effective_roles, is_member, places_for
 from authz_service.tokens.model import Token, TokenKind
+from authz_service.tokens.policy import Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,8 @@ class Case:
     lookup: Lookup
     places: Places
     owner: User | None
+    policies: Mapping[NodeId, Policy]
+    """Every policy for the catalog, by node."""
     trace: TracedToken | None = None
     """Where sets write down how they fared, when somebody asked for an explanation."""
 
@@ -63,7 +67,10 @@ class Case:
             case TargetKind.INSTANCE:
                 return self.places.instance()
             case TargetKind.CALLER:
-                text = self.request.ask.target
+                ask = self.request.ask
+                if isinstance(ask, OperationRequest) and ask.at is not None:
+                    return self.resolve(ask.at)
+                text = ask.target
                 if text is None:
                     return Reason.TARGET_REQUIRED
                 return self.places.parse(text) or Reason.TARGET_UNKNOWN
@@ -89,7 +96,15 @@ class Case:
         if isinstance(resolved, Reason) or item.target.kind is TargetKind.BELOW or resolved.kind is item.boundary:
             return resolved
         exists = resolved.kind in self.catalog.by_name[item.permission].boundaries
+        if not exists and self.stands_for_projects(item, resolved):
+            return resolved
         return Reason.TARGET_UNKNOWN if exists else Reason.BOUNDARY_MISMATCH
+
+    def stands_for_projects(self, item: Item, place: Place) -> bool:
+        """Whether a group stands for all projects in it, present and future, in a part of a document (C3)."""
+        ask = self.request.ask
+        wide = isinstance(ask, OperationRequest) and ask.wide
+        return wide and place.kind is NodeKind.GROUP and item.boundary is NodeKind.PROJECT
 
     def _known_roles(self, place: Place) -> tuple[str, ...]:
         """Names the catalog does not know are bare membership; the instance's only role is `admin` (C6)."""
@@ -139,4 +154,5 @@ def open_case(token: Token, catalog: Catalog, world: World, request: Request, tr
     """Everything the rules read for this token, in this catalog version."""
     lookup = world.lookup(token, catalog)
     owner = None if catalog.upstream else world.user(token.owner)
-    return Case(token, catalog, world, request, lookup, places_for(catalog, token, lookup, world), owner, trace)
+    places = places_for(catalog, token, lookup, world)
+    return Case(token, catalog, world, request, lookup, places, owner, world.policies(catalog), trace)

@@ -24,6 +24,7 @@ from authz_service.engine.model import (
     Decision,
     OperationRequest,
     PermissionRequest,
+    PolicyNote,
     Reason,
     Request,
     TracedToken,
@@ -32,6 +33,7 @@ from authz_service.engine.model import (
     deny,
 )
 from authz_service.engine.places import Place
+from authz_service.engine.policies import bearing_objection, ends_public_reads, kind_objection
 from authz_service.engine.sets import decide_sets
 from authz_service.tokens.model import Token, TokenId
 
@@ -130,14 +132,15 @@ def _decide_one(
 ) -> Decision:
     """Rules A2 to A8 for one token of the line."""
     traced = None if trace is None else TracedToken(token.id, catalog=catalog.label)
-    decision = _judge(open_case(token, catalog, world, request, traced), catalog, request.ask)
+    decision = judge(open_case(token, catalog, world, request, traced), catalog, request.ask)
     if trace is not None and traced is not None:
         traced.reason = decision.reason
         trace.append(traced)
     return decision
 
 
-def _judge(case: Case, catalog: Catalog, ask: PermissionRequest | OperationRequest) -> Decision:
+def judge(case: Case, catalog: Catalog, ask: PermissionRequest | OperationRequest) -> Decision:
+    """Rules A2 to A8 for one case; rule A1 and the line above a token are not in it."""
     if isinstance(ask, PermissionRequest):
         permission = catalog.by_name.get(ask.permission)
         if permission is None:
@@ -145,6 +148,8 @@ def _judge(case: Case, catalog: Catalog, ask: PermissionRequest | OperationReque
         return _decide_permission(case, permission)
     if ask.bad_path:
         return deny(Reason.BAD_PATH)
+    if ask.bad_document:
+        return deny(Reason.BAD_DOCUMENT)
     operation = catalog.operations.get(ask.operation)
     if operation is None:
         return _decide_unlisted(case, ask)
@@ -165,7 +170,7 @@ def _decide_unlisted(case: Case, ask: OperationRequest) -> Decision:
     return _decide_by_target(
         case,
         lambda legacy: legacy.any_write or (legacy.any_read and not ask.mutates),
-        Reason.OPERATION_UNKNOWN,
+        ask.unlisted,
     )
 
 
@@ -183,6 +188,9 @@ def _decide_by_target(case: Case, covers: Callable[[LegacyHoldings], bool], othe
     failure = owner_failure(case, place, None)
     if failure is not None:
         return _denied_at(case, place, failure)
+    objection = bearing_objection(case, place)
+    if objection is not None:
+        return _denied_at(case, place, objection.reason, objection.note)
     return allow(Reason.GRANTED, target=place.text)
 
 
@@ -213,6 +221,9 @@ def _open(case: Case, operation: Operation) -> Decision | None:
     failure = None if place.public else owner_failure(case, place, None)
     if failure is not None:
         return _denied_at(case, place, failure)
+    objection = kind_objection(case, place) if place.public and ends_public_reads(case, place) else None
+    if objection is not None:
+        return _denied_at(case, place, objection.reason, objection.note)
     return allow(Reason.GRANTED_OPEN, target=place.text)
 
 
@@ -221,5 +232,5 @@ def _unresolved(case: Case, reason: Reason) -> Decision:
     return deny(reason, hide=hide, target=case.request.ask.target)
 
 
-def _denied_at(case: Case, place: Place, reason: Reason) -> Decision:
-    return deny(reason, hide=not case.places.seen(place), target=place.text)
+def _denied_at(case: Case, place: Place, reason: Reason, policy: PolicyNote | None = None) -> Decision:
+    return deny(reason, hide=not case.places.seen(place), target=place.text, policy=policy)

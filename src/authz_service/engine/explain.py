@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC
 from typing import Final
 
-from authz_service.engine.model import Decision, Reason
+from authz_service.engine.model import Decision, PolicyNote, Reason
 
 _FIXED: Final[Mapping[Reason, str]] = {
     Reason.GRANTED: "allowed",
@@ -20,6 +21,7 @@ _FIXED: Final[Mapping[Reason, str]] = {
     Reason.CONDITION_FAILED: "the token may not be used from this client address",
     Reason.CATALOG_MISMATCH: "the token was not made for this API or this version of its catalog",
     Reason.BAD_PATH: "the path is not in canonical form",
+    Reason.BAD_DOCUMENT: "the GraphQL document cannot be read in one way only, or is beyond the limits",
     Reason.OPERATION_UNKNOWN: "the catalog does not know this operation",
     Reason.OPERATION_CLOSED: "no fine-grained token may do this",
     Reason.SCHEMA_REQUIRED: "the catalog needs the API's schema to decide this",
@@ -60,12 +62,30 @@ def describe(decision: Decision) -> str:
             return f"the answer depends on {listed}: send it with the request"
         case Reason.OWNER_NOT_MEMBER | Reason.OWNER_ROLE_TOO_LOW if decision.target is not None:
             return f"{_FIXED[decision.reason]}: {_place(decision.target)}"
+        case reason if decision.policy is not None:
+            return _describe_policy(reason, decision.policy)
         case reason:
             return _FIXED[reason]
 
 
 HIDDEN_MESSAGE: Final = "there is no such target, or this token may not see it"
 """Towards end clients, for hidden and unknown targets alike (rule A10)."""
+
+
+_REMEDIES: Final[Mapping[Reason, str]] = {
+    Reason.POLICY_FORBIDS_KIND: "use a token of another kind",
+    Reason.LIFETIME_EXCEEDS_POLICY: "rotate to a shorter one",
+    Reason.APPROVAL_PENDING: "an owner of the group has not approved this yet; ask one",
+    Reason.APPROVAL_DENIED: "the owners of the group denied it; ask them again with a reason",
+    Reason.APPROVAL_REVOKED: "the owners of the group revoked their approval; ask them again",
+}
+
+
+def _describe_policy(reason: Reason, note: PolicyNote) -> str:
+    """Which policy, at which place, since when."""
+    since = "" if note.since is None else f" since {note.since.astimezone(UTC):%Y-%m-%d}"
+    who = f"`{note.place[:200]}`" if note.node is not None else f"the policy of `{note.place[:200]}`"
+    return f"{who} {note.says}{since}; {_REMEDIES[reason]}"
 
 
 def _place(target: str | None) -> str:

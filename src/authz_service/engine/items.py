@@ -11,13 +11,15 @@ from authz_service.compiler.lookup import LegacyHoldings
 from authz_service.directory.model import NodeKind, Visibility
 from authz_service.engine.attributes import Assumption, Reader, matches
 from authz_service.engine.case import Case
-from authz_service.engine.model import REASON_ORDER, Missing, Reason
+from authz_service.engine.model import REASON_ORDER, Missing, PolicyNote, Reason
 from authz_service.engine.places import PLACE_KINDS, Place
+from authz_service.engine.policies import ends_public_reads, objection_at
 from authz_service.engine.reach import held_anywhere, held_at, held_in_namespace
 
 STAGE_QUESTION: Final = 2
 STAGE_GIVEN: Final = 3
 STAGE_OWNER: Final = 4
+STAGE_POLICY: Final = 5
 PASSED: Final = 6
 """How far an item or set got: the number of the rule that failed, or beyond the last."""
 
@@ -30,6 +32,7 @@ class Verdict:
     reason: Reason
     target: str
     missing: Missing | None = None
+    policy: PolicyNote | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,8 @@ class ItemJudge:
         stage = max(verdict.stage for verdict in found)
         reason = earliest([verdict.reason for verdict in found if verdict.stage == stage])
         missing = Missing(item.permission, item.boundary, text) if stage == STAGE_GIVEN else None
-        return Verdict(stage, reason, text, missing)
+        policy = next(verdict.policy for verdict in found if (verdict.stage, verdict.reason) == (stage, reason))
+        return Verdict(stage, reason, text, missing, policy)
 
     @property
     def _mutates(self) -> bool:
@@ -78,10 +82,14 @@ class ItemJudge:
 
     def _judge_at(self, item: Item, place: Place, min_role: str | None) -> Verdict:
         verdict = self._judge_held(item, place, min_role)
-        if verdict.stage == PASSED or not place.public:
+        if verdict.stage == PASSED or not place.public or self.case.stands_for_projects(item, place):
             return verdict
         permission = self.case.catalog.by_name[item.permission]
-        if permission.reads_public and matches(permission.when, self.reader(place)):
+        if (
+            permission.reads_public
+            and matches(permission.when, self.reader(place))
+            and not ends_public_reads(self.case, place)
+        ):
             return Verdict(PASSED, Reason.GRANTED_PUBLIC_READ, place.text)
         return verdict
 
@@ -91,9 +99,9 @@ class ItemJudge:
         return self._judge_owner(item, place, min_role)
 
     def _judge_owner(self, item: Item, place: Place, min_role: str | None) -> Verdict:
-        """Rule A4 for the item at the place."""
+        """Rules A4 and A5 for the item at the place."""
         if self.case.legacy and self._visits(item, place):
-            return Verdict(PASSED, Reason.GRANTED, place.text)
+            return self._judge_policy(item, place)
         needed = [self.case.catalog.by_name[item.permission].boundaries[item.boundary]]
         if min_role is not None:
             needed.append(min_role)
@@ -101,10 +109,18 @@ class ItemJudge:
             failure = owner_failure(self.case, place, role)
             if failure is not None:
                 return Verdict(STAGE_OWNER, failure, place.text)
+        return self._judge_policy(item, place)
+
+    def _judge_policy(self, item: Item, place: Place) -> Verdict:
+        """Rule A5 for the item at the place."""
+        if self.case.policies:
+            objection = objection_at(self.case, place, self._conferring(item, place))
+            if objection is not None:
+                return Verdict(STAGE_POLICY, objection.reason, place.text, policy=objection.note)
         return Verdict(PASSED, Reason.GRANTED, place.text)
 
     def _judge_empty(self, item: Item, top: Place, min_role: str | None) -> Verdict:
-        """A4 where a mutating `below` finds nothing yet: at the top itself, which may be a user's namespace (C3)."""
+        """A4 and A5 where a mutating `below` finds nothing yet: at the top, which may be a user's namespace (C3)."""
         case = self.case
         anybody = case.catalog.upstream or (case.owner is not None and case.owner.admin)
         if top.kind is NodeKind.USER and top.id != case.own_id and not anybody:
@@ -148,7 +164,8 @@ class ItemJudge:
         """Rule A3 at one place."""
         case = self.case
         conferring = self._conferring(item, place)
-        legacy = case.legacy_at(place)
+        wide = case.stands_for_projects(item, place)
+        legacy = case.lookup.legacy if wide and case.legacy else case.legacy_at(place)
         if legacy is None:
             return bool(held_at(case.lookup, case.token, case.catalog, place, case.world) & conferring)
         # A permission whose own `when` does not match is not held, though a bundle carries the operation (C5).
@@ -169,6 +186,8 @@ class ItemJudge:
         """A legacy token where its owner is no member: public, or internal unless the owner is external (A8)."""
         case = self.case
         if not case.catalog.by_name[item.permission].visitor or case.member(place):
+            return False
+        if case.stands_for_projects(item, place):
             return False
         if place.visibility is Visibility.INTERNAL:
             return case.owner is not None and not case.owner.external

@@ -8,10 +8,12 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NoReturn, Protocol
 
-from authz_service.catalog.model import Catalog, Condition, ParameterKind
+from authz_service.catalog.model import Catalog, Condition, ParameterKind, Target, TargetKind
+from authz_service.compiler.approvals import Approval
 from authz_service.compiler.lookup import Lookup
 from authz_service.directory.model import Attributes, Node, NodeId, NodeKind, User
 from authz_service.tokens.model import Token, TokenId
+from authz_service.tokens.policy import Policy
 
 
 class Reason(StrEnum):
@@ -31,6 +33,7 @@ class Reason(StrEnum):
     # rule A2, the question
     CATALOG_MISMATCH = "catalog_mismatch"
     BAD_PATH = "bad_path"
+    BAD_DOCUMENT = "bad_document"
     OPERATION_UNKNOWN = "operation_unknown"
     OPERATION_CLOSED = "operation_closed"
     SCHEMA_REQUIRED = "schema_required"
@@ -92,6 +95,14 @@ class OperationRequest:
     mutates: bool = True
     bad_path: bool = False
     """The request's path has no single reading: `bad_path`, whatever the operation."""
+    bad_document: bool = False
+    """The GraphQL document that the request is cannot be read in one way: `bad_document`, whatever the operation."""
+    at: Target | None = None
+    """What the request itself says of where it is, in place of the caller's `target`: for parts of a document."""
+    unlisted: Reason = Reason.OPERATION_UNKNOWN
+    """What an operation in no table is, where no bundle covers it."""
+    wide: bool = False
+    """A part of a document: a group stands for the projects in it where the permission is unknown to groups (C3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +131,17 @@ class Missing:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyNote:
+    """What a policy says that made a denial, for messages: at which place, in words, since when."""
+
+    place: str
+    says: str
+    since: datetime | None = None
+    node: NodeId | None = None
+    """Of an approval: the group that has to give it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """The answer. Never use it as a truth value: read `allowed`.
 
@@ -136,6 +158,10 @@ class Decision:
     """The text of the target where the decision fell, for messages; None where there is none."""
     failed_token: TokenId | None = None
     """The token that failed: the asked one or the nearest failing ancestor (T4)."""
+    policy: PolicyNote | None = None
+    """Which policy made an A5 denial."""
+    used: tuple[tuple[str, str], ...] = ()
+    """Of an allow: each permission that the token had to hold for it, and the text of the place; for usage alone."""
 
     def __bool__(self) -> NoReturn:
         raise TypeError("a decision is not a truth value: read `.allowed`")
@@ -152,6 +178,8 @@ class TracedItem:
     boundary: NodeKind
     target: str | None
     reason: Reason | None
+    kind: TargetKind = TargetKind.CALLER
+    """How the catalog says that the target is found: at `below` and `anywhere`, `target` is only where it begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +203,8 @@ class TracedToken:
     sets: list[TracedSet] = field(default_factory=list)
 
 
-def allow(reason: Reason, *, target: str | None = None) -> Decision:
-    return Decision(allowed=True, reason=reason, target=target)
+def allow(reason: Reason, *, target: str | None = None, used: tuple[tuple[str, str], ...] = ()) -> Decision:
+    return Decision(allowed=True, reason=reason, target=target, used=used)
 
 
 def deny(
@@ -186,8 +214,17 @@ def deny(
     hide: bool = False,
     target: str | None = None,
     failed_token: TokenId | None = None,
+    policy: PolicyNote | None = None,
 ) -> Decision:
-    return Decision(allowed=False, reason=reason, missing=missing, hide=hide, target=target, failed_token=failed_token)
+    return Decision(
+        allowed=False,
+        reason=reason,
+        missing=missing,
+        hide=hide,
+        target=target,
+        failed_token=failed_token,
+        policy=policy,
+    )
 
 
 class World(Protocol):
@@ -227,3 +264,11 @@ class World(Protocol):
     def at_or_below(self, node: NodeId, kind: NodeKind) -> Iterable[Node]: ...
 
     def every(self, source: str, kind: NodeKind) -> Iterable[Node]: ...
+
+    def policies(self, catalog: Catalog) -> Mapping[NodeId, Policy]:
+        """Every policy for the catalog, by node (P1)."""
+        ...
+
+    def grants(self, token: Token, catalog: Catalog) -> Mapping[NodeId, Approval]:
+        """What was asked and given for the token, by group (P4)."""
+        ...

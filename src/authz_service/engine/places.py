@@ -243,6 +243,19 @@ def upstream_chain(kind: NodeKind, path: str) -> tuple[NodeId, ...]:
     return tuple(chain)
 
 
+def node_text(world: World, node: Node) -> str:
+    """The canonical text of a node: `project:acme/web`, `instance`."""
+    names = [node.name]
+    above = node.parent
+    while above is not None and above != INSTANCE_ID:
+        found = world.node(above)
+        if found is None:
+            break
+        names.append(found.name)
+        above = found.parent
+    return format_target(node.kind, "/".join(reversed(names)))
+
+
 def is_member(place: Place, owner: NodeId, memberships: Mapping[NodeId, str], catalog: Catalog) -> bool:
     """Whether a membership row, or the owner's own namespace, lies at or above the place (D3, C6)."""
     stationary = catalog.stationary_roles

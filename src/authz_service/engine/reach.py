@@ -13,8 +13,10 @@ from authz_service.tokens.model import Token
 def held_at(lookup: Lookup, token: Token, catalog: Catalog, place: Place, world: World) -> int:
     """The mask of permissions, as given, whose reach includes the place."""
     if place.kind is NodeKind.INSTANCE:
-        return lookup.instance
+        return lookup.instance | lookup.signed_in
     own = owns(token, catalog, place)
+    if lookup.signed_in:
+        return lookup.signed_in if own or place.kind in PLACE_KINDS else 0
     if catalog.single_owner and not _within_resource_owner(token, catalog, place, own=own):
         return 0
     if place.kind is NodeKind.USER:
@@ -33,6 +35,8 @@ def held_at(lookup: Lookup, token: Token, catalog: Catalog, place: Place, world:
 
 def held_in_namespace(lookup: Lookup, token: Token, catalog: Catalog, user: Place) -> int:
     """The mask of permissions, as given, held on all projects of a user's namespace, present and future (C3)."""
+    if lookup.signed_in:
+        return lookup.signed_in
     namespace = user.id
     if catalog.upstream:
         namespace = format_target(NodeKind.GROUP, user.text.partition(":")[2])

@@ -18,8 +18,9 @@ from authz_service.directory.model import NodeKind, Scalar
 from authz_service.engine.attributes import Assumption, Reader, applicable, matches, trials
 from authz_service.engine.case import Case
 from authz_service.engine.items import PASSED, STAGE_QUESTION, ItemJudge, earliest
-from authz_service.engine.model import Decision, Missing, Reason, TracedItem, TracedSet, allow, deny
+from authz_service.engine.model import Decision, Missing, PolicyNote, Reason, TracedItem, TracedSet, allow, deny
 from authz_service.engine.places import Place
+from authz_service.engine.policies import ends_public_reads
 
 
 def decide_sets(case: Case, sets: Sequence[RequirementSet], operation: Operation | None) -> Decision:
@@ -30,6 +31,8 @@ def decide_sets(case: Case, sets: Sequence[RequirementSet], operation: Operation
     absent = _absent(case, sets)
     decisions = [_decide_under(case, sets, operation, assumption) for assumption in trials(absent)]
     denials = [decision for decision in decisions if not decision.allowed]
+    if not denials and len(decisions) > 1:
+        return replace(decisions[0], used=tuple(dict.fromkeys(use for decision in decisions for use in decision.used)))
     if not denials or len(denials) == len(decisions):
         return decisions[0]
     return replace(denials[0], reason=Reason.ATTRIBUTE_MISSING, missing=(), absent=tuple(sorted(absent)))
@@ -44,6 +47,8 @@ class _Outcome:
     items: tuple[Item, ...]
     target: str | None
     missing: tuple[Missing, ...] = ()
+    policy: PolicyNote | None = None
+    used: tuple[tuple[str, str], ...] = ()
 
     @property
     def rank(self) -> tuple[int, int]:
@@ -59,14 +64,14 @@ def _decide_under(
     passed = [outcome for outcome in outcomes if outcome.stage == PASSED]
     if passed:
         chosen = next((outcome for outcome in passed if outcome.reason is Reason.GRANTED), passed[0])
-        return allow(chosen.reason, target=chosen.target)
+        return allow(chosen.reason, target=chosen.target, used=chosen.used)
     if operation is not None and _public_read(judge, operation, counting):
         return allow(Reason.GRANTED_PUBLIC_READ)
     if not outcomes:
         # Every target counts: else the answer would tell a place that a `when` reads from one that does not exist.
         return deny(Reason.PERMISSION_MISSING, hide=_hides(case, [item for choice in sets for item in choice.items]))
     best = min(outcomes, key=lambda outcome: outcome.rank)
-    return deny(best.reason, best.missing, hide=_hides(case, best.items), target=best.target)
+    return deny(best.reason, best.missing, hide=_hides(case, best.items), target=best.target, policy=best.policy)
 
 
 def _hides(case: Case, items: Sequence[Item]) -> bool:
@@ -102,7 +107,10 @@ def _try_set(judge: ItemJudge, candidate: RequirementSet) -> _Outcome:
     _note(judge, candidate, reason, [verdict.reason for verdict in verdicts])
     target = next(verdict.target for verdict in stopped if stage == PASSED or verdict.reason is reason)
     missing = tuple(verdict.missing for verdict in verdicts if verdict.missing is not None)
-    return _Outcome(stage, reason, candidate.items, target, missing)
+    policy = next((verdict.policy for verdict in stopped if stage != PASSED and verdict.reason is reason), None)
+    held = [(item, verdict) for item, verdict in zip(candidate.items, verdicts, strict=True) if stage == PASSED]
+    used = tuple((item.permission, verdict.target) for item, verdict in held if verdict.reason is Reason.GRANTED)
+    return _Outcome(stage, reason, candidate.items, target, missing, policy, used)
 
 
 def _note(judge: ItemJudge, candidate: RequirementSet, reason: Reason, items: Sequence[Reason | None]) -> None:
@@ -114,7 +122,7 @@ def _note(judge: ItemJudge, candidate: RequirementSet, reason: Reason, items: Se
     for item, found in zip(candidate.items, items, strict=True):
         place = None if item.target.kind is TargetKind.ANYWHERE else judge.case.resolve(item.target)
         text = place.text if isinstance(place, Place) else None
-        traced.append(TracedItem(item.permission, item.boundary, text, found))
+        traced.append(TracedItem(item.permission, item.boundary, text, found, item.target.kind))
     assumed = tuple((name, str(value)) for name, value in sorted(judge.assumption.values.items()))
     trace.sets.append(TracedSet(reason, tuple(traced), candidate.when, candidate.min_role, assumed))
 
@@ -126,10 +134,14 @@ def _public_read(judge: ItemJudge, operation: Operation, sets: Sequence[Requirem
         return False
     for candidate in sets:
         if all(item.target.kind in (TargetKind.PARAMETER, TargetKind.CALLER) for item in candidate.items):
-            found = [(case.catalog.by_name[item.permission], case.place_of(item)) for item in candidate.items]
+            found = [(item, case.catalog.by_name[item.permission], case.place_of(item)) for item in candidate.items]
             if all(
-                isinstance(place, Place) and place.public and matches(permission.when, judge.reader(place))
-                for permission, place in found
+                isinstance(place, Place)
+                and place.public
+                and not case.stands_for_projects(item, place)
+                and matches(permission.when, judge.reader(place))
+                and not ends_public_reads(case, place)
+                for item, permission, place in found
             ):
                 return True
     return False

@@ -10,6 +10,7 @@ from authz_service.directory.model import NodeKind
 from authz_service.engine.case import Case
 from authz_service.engine.model import Decision, Missing, Reason, deny
 from authz_service.engine.places import PLACE_KINDS, Place
+from authz_service.engine.policies import approved_at
 from authz_service.engine.reach import held_at
 from authz_service.tokens.model import Token, TokenId, TokenKind
 
@@ -63,7 +64,7 @@ def spot_at(case: Case, place: Place) -> Spot:
     return Spot(
         place.kind,
         place.text,
-        held & _admitted(case, place),
+        held & _admitted(case, place) & _approved(case, place),
         catalog.existing[place.kind] & ~held & ~readable,
         _conferred(catalog, place.kind, case.lookup.anywhere),
         not case.places.seen(place),
@@ -79,6 +80,12 @@ def _conferred(catalog: Catalog, boundary: NodeKind, given: int) -> int:
     for number in bits(given):
         held |= confers[number]
     return held
+
+
+def _approved(case: Case, place: Place) -> int:
+    """The mask of permissions for which A5 holds at the place. Of fine-grained tokens it knows no time."""
+    approved = approved_at(case, place)
+    return -1 if approved is None else _conferred(case.catalog, place.kind, approved)
 
 
 def _admitted(case: Case, place: Place) -> int:

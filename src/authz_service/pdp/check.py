@@ -4,27 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from authz_service.cache.facts import FactKey, Facts, NotAtHandError
 from authz_service.cache.follower import Follower
+from authz_service.catalog.graphql_documents import BadDocumentError
 from authz_service.catalog.model import Catalog, ParameterKind
 from authz_service.directory.model import (
     DEFAULT_SOURCE,
     INSTANCE_ID,
     NodeKind,
     TargetText,
-    format_target,
     parse_target,
 )
 from authz_service.engine.decide import decide, line_failure
+from authz_service.engine.fix import find_fixes
 from authz_service.engine.model import Decision, OperationRequest, PermissionRequest, Reason, Request, TracedToken, deny
 from authz_service.errors import Fault, ForbiddenError, InvalidInputError, OverloadedError, UnauthenticatedError
+from authz_service.pdp.documents import CallJudge, DocumentAnswer, DocumentReader, GraphqlCall
+from authz_service.pdp.limits import GroupLimit, asks_at
 from authz_service.pdp.loader import Loader
 from authz_service.pdp.question import Answer, Freshly, HttpCall, Question
+from authz_service.pdp.records import OFF
 from authz_service.pdp.routing import Routing
 from authz_service.pdp.secrets import Peppers
-from authz_service.store.changes import parse_revision
+from authz_service.pdp.unasked import UnaskedBook
+from authz_service.pdp.usage import UsageBook
+from authz_service.store.changes import Stamp, parse_revision
 from authz_service.tokens.model import Token
 
 MANAGEMENT: Final = "authz"
@@ -32,6 +38,7 @@ EVALUATE: Final = "decision:evaluate"
 ANY_CATALOG: Final = "*"
 """In a token's `evaluates`: every catalog (rule M1)."""
 
+About: TypeAlias = PermissionRequest | OperationRequest | HttpCall | GraphqlCall
 T = TypeVar("T")
 _ROUNDS: Final = 64
 """How often one question may need more facts before it is given up: a chain of 21 nodes needs a handful."""
@@ -56,7 +63,14 @@ class DecisionPoint:
         self.follower = follower
         self.peppers = peppers
         self._loader = loader
-        self._routing = Routing()
+        self.routing = Routing()
+        self.documents = DocumentReader()
+        self.unasked = UnaskedBook()
+        """Tokens used where a group was never asked to approve them; the composition root has them asked for."""
+        self.usage: UsageBook | None = None
+        """Where what is allowed is counted; the composition root gives it."""
+        self.records = OFF
+        """Where decisions leave a record."""
 
     # who asks
 
@@ -94,49 +108,67 @@ class DecisionPoint:
     ) -> None:
         """Raises ForbiddenError when the caller asks about a catalog or a group that is not its own (rule M1).
 
-        `targets` None is a question whose targets are found only later: it takes `decision:evaluate` at the instance.
+        `targets` None is a question whose targets are found only later: it takes `decision:evaluate` at the instance,
+        or else `find_limit`.
         """
-        name = catalog.partition("@")[0]
-        if ANY_CATALOG not in caller.evaluates and name not in caller.evaluates:
-            raise ForbiddenError(f"this token may not ask about catalog `{name}`")
+        self._require_catalog(caller, catalog)
         if (await self.decide_for(caller, EVALUATE, "instance", client_address=client_address)).allowed:
             return
         if targets is None:
             raise ForbiddenError("this token may ask only about targets in its own groups: ask for a permission there")
         for target in dict.fromkeys(targets):
-            if not await self._asks_within_group(caller, target, client_address):
+            if not await self._asks_within_group(caller, target, catalog, client_address):
                 raise ForbiddenError("this token may ask only about targets in its own groups")
 
-    async def _asks_within_group(self, caller: Token, target: str | None, client_address: str | None) -> bool:
+    async def find_limit(self, caller: Token, catalog: str, *, client_address: str | None = None) -> GroupLimit | None:
+        """For questions whose targets are found only later: what `check` has to be given, None for no limit.
+
+        Raises ForbiddenError when the caller asks about a catalog that is not its own (rule M1).
+        """
+        self._require_catalog(caller, catalog)
+        if (await self.decide_for(caller, EVALUATE, "instance", client_address=client_address)).allowed:
+            return None
+        return GroupLimit(caller, client_address)
+
+    def _require_catalog(self, caller: Token, catalog: str) -> None:
+        name = catalog.partition("@")[0]
+        if ANY_CATALOG not in caller.evaluates and name not in caller.evaluates:
+            raise ForbiddenError(f"this token may not ask about catalog `{name}`")
+
+    async def _asks_within_group(
+        self, caller: Token, target: str | None, catalog: str, client_address: str | None
+    ) -> bool:
         """Whether some group at or above the target is the caller's to ask about."""
         written = None if target is None else parse_target(target)
         if written is None or written.kind in (NodeKind.INSTANCE, NodeKind.USER):
             return False
-        path = written.path or await self._path_of(written)
-        parts = [] if path is None else path.split("/")
-        if written.kind is NodeKind.PROJECT:
-            parts = parts[:-1]
-        for end in range(len(parts), 0, -1):
-            group = format_target(NodeKind.GROUP, "/".join(parts[:end]))
-            if (await self.decide_for(caller, EVALUATE, group, client_address=client_address)).allowed:
-                return True
-        return False
 
-    async def _path_of(self, written: TargetText) -> str | None:
+        def ask() -> bool:
+            source = self._source_of(catalog)
+            path = written.path or self._path_of(written, source)
+            if path is not None and written.kind is NodeKind.PROJECT:
+                path = path.rpartition("/")[0]
+            request = Request(MANAGEMENT, PermissionRequest(""), self.follower.now(), client_address=client_address)
+            return bool(path) and asks_at(caller, path or "", source, self.facts, request)
+
+        return await self._answer(ask)
+
+    def _source_of(self, catalog: str) -> str:
+        """Where the paths of a catalog lie."""
+        name, version = parse_catalog(catalog)
+        found = self.facts.newest_catalog(name) if version is None else self.facts.catalog(name, version)
+        return DEFAULT_SOURCE if found is None or found.source is None else found.source
+
+    def _path_of(self, written: TargetText, source: str) -> str | None:
         """The path behind an external id."""
         if written.kind is None or written.external_id is None:
             return None
-        kind, external_id = ParameterKind(written.kind.value), written.external_id
-
-        def find() -> str | None:
-            node = self.facts.find_external(DEFAULT_SOURCE, kind, external_id)
-            names = []
-            while node is not None:
-                names.append(node.name)
-                node = None if node.parent is None else self.facts.node(node.parent)
-            return "/".join(reversed(names)) or None
-
-        return await self._answer(find)
+        node = self.facts.find_external(source, ParameterKind(written.kind.value), written.external_id)
+        names = []
+        while node is not None:
+            names.append(node.name)
+            node = None if node.parent is None else self.facts.node(node.parent)
+        return "/".join(reversed(names)) or None
 
     async def decide_for(
         self, caller: Token, permission: str, target: str, *, client_address: str | None = None
@@ -148,27 +180,50 @@ class DecisionPoint:
 
     # what is asked
 
-    async def check(self, secret: str, question: Question) -> list[Answer]:
-        """One answer for each item, all at one revision (rule A12). Raises CannotDecideError, RevisionUnknownError."""
-        await self._be_fresh(question.freshly)
+    async def check(self, secret: str, question: Question, *, limit: GroupLimit | None = None) -> list[Answer]:
+        """One answer for each item, all at one revision (rule A12). Raises CannotDecideError, RevisionUnknownError.
+
+        `limit` is the asker's (`find_limit`): what lies beyond it is answered as if it were not there, unexplained.
+        """
+        await self.be_fresh(question.freshly)
         digest = self.peppers.digest(secret)
         if digest is None:
             unreadable = Answer(deny(Reason.MALFORMED_TOKEN), None, self.follower.require_fresh())
+            self.records.note_answers(question, [unreadable] * len(question.items))
             return [unreadable] * len(question.items)
         if question.freshly != Freshly():
             self.facts.unknown_digests.pop(digest, None)
-        return await self._decide_items(lambda: self.facts.find_token(digest), question)
+        answers = await self._decide_items(lambda: self.facts.find_token(digest), question, limit)
+        if self.usage is not None and not question.explain:
+            self._note_usage(self.usage, question, answers)
+        for answer in answers:
+            if answer.decision.policy is not None:
+                self.unasked.note(answer.decision, parse_catalog(question.catalog)[0])
+        self.records.note_answers(question, answers)
+        return answers
+
+    def _note_usage(self, book: UsageBook, question: Question, answers: Sequence[Answer]) -> None:
+        """What was allowed counts as used; a question that asks for reasons was not asked by somebody who acts."""
+        for answer in answers:
+            token = answer.token
+            if token is None or not answer.decision.allowed:
+                continue
+            catalog = self.own_catalog(token, parse_catalog(question.catalog)[0])
+            if catalog is not None:
+                book.note_decision(self.facts, token.id, catalog, answer.decision)
+                book.note_address(token.id, question.client_address)
 
     async def check_own(self, token: Token, question: Question) -> list[Answer]:
         """The same questions of a token about itself (rule M4)."""
-        await self._be_fresh(question.freshly)
+        await self.be_fresh(question.freshly)
         answers = await self._decide_items(lambda: self.facts.token(token.id), question)
         if any(answer.decision.hide for answer in answers) and isinstance(token.owner, int):
             # Read for a hidden group, so read for one that does not exist: time must not tell the two apart (A10).
             await self._answer(lambda: self.facts.is_member_below(token.owner, INSTANCE_ID))
+        self.records.note_answers(question, answers)
         return answers
 
-    async def describe_use(self, token: Token, catalog: str, about: PermissionRequest | HttpCall) -> Use:
+    async def describe_use(self, token: Token, catalog: str, about: About) -> Use:
         """What the API behind an allowed call may be told of it; it decides nothing."""
 
         def describe() -> Use:
@@ -176,10 +231,13 @@ class DecisionPoint:
             if isinstance(owner, int):
                 user = self.facts.user(owner)
                 owner = "" if user is None else user.username
+            name = parse_catalog(catalog)[0]
             if isinstance(about, PermissionRequest):
                 permissions = [about.permission]
-            elif (found := self._own_catalog(token, parse_catalog(catalog)[0])) is not None:
-                resolved = self._routing.resolve(found, about)
+            elif (call := self._documents_of(token, name, about)) is not None:
+                permissions = self._permissions_of(token, name, call)
+            elif isinstance(about, HttpCall) and (found := self.own_catalog(token, name)) is not None:
+                resolved = self.routing.resolve(found, about)
                 operation = found.operations.get(resolved.operation)
                 sets = () if operation is None else operation.sets
                 alternatives = {tuple(sorted({item.permission for item in one.items})) for one in sets}
@@ -188,7 +246,21 @@ class DecisionPoint:
 
         return await self._answer(describe)
 
-    async def _be_fresh(self, freshly: Freshly) -> None:
+    def _permissions_of(self, token: Token, catalog: str, call: GraphqlCall) -> list[str]:
+        """What all parts of allowed documents needed; nothing where alternatives differ."""
+        found = self.own_catalog(token, catalog)
+        needed: dict[str, None] = {}
+        for _, part in [] if found is None else self.documents.read(found, self.facts, call):
+            operation = None if found is None else found.operations.get(part.operation)
+            sets = () if operation is None else operation.sets
+            alternatives = {tuple(sorted({item.permission for item in one.items})) for one in sets}
+            if len(alternatives) > 1:
+                return []
+            needed.update(dict.fromkeys(name for names in alternatives for name in names))
+        return list(needed)
+
+    async def be_fresh(self, freshly: Freshly) -> None:
+        """Returns once the facts are as fresh as asked for. Raises CannotDecideError, RevisionUnknownError."""
         if freshly.at_least is not None:
             wanted = parse_revision(freshly.at_least)
             if wanted is None:
@@ -200,7 +272,9 @@ class DecisionPoint:
         if freshly.fully_consistent:
             await self.follower.poll_now()
 
-    async def _decide_items(self, find: Callable[[], Token | None], question: Question) -> list[Answer]:
+    async def _decide_items(
+        self, find: Callable[[], Token | None], question: Question, limit: GroupLimit | None = None
+    ) -> list[Answer]:
         name, version = parse_catalog(question.catalog)
         for _ in range(_ROUNDS):
             stamp = self.follower.require_fresh()
@@ -216,10 +290,23 @@ class DecisionPoint:
             answers: list[Answer] = []
             for ask in question.items:
                 try:
-                    about = self._resolve(token, name, ask.about)
+                    call = self._documents_of(token, name, ask.about)
+                    about = PermissionRequest("") if call is not None else self.resolve(token, name, ask.about)
                     request = Request(name, about, now, version, ask.attributes, question.client_address)
                     trace: list[TracedToken] | None = [] if question.explain else None
-                    answers.append(Answer(decide(token, self.facts, request, trace), token, stamp, trace))
+                    if call is not None:
+                        judge = CallJudge(token, self.facts, request, self.own_catalog(token, name), limit)
+                        judged = self._judge_call(judge, call, missing, trace)
+                        if judged is not None:
+                            answers.append(Answer(judged[0], token, stamp, None if limit else trace, judged[1]))
+                        continue
+                    decision = decide(token, self.facts, request, trace)
+                    fixes = find_fixes(token, self.facts, request, decision) if question.explain else ()
+                    own = None if limit is None else self.own_catalog(token, name)
+                    if limit is not None and own is not None:
+                        decision, whole = limit.narrow(decision, token, own, self.facts, request), decision
+                        trace = trace if decision is whole else None
+                    answers.append(Answer(decision, token, stamp, trace, fixes=fixes if trace is not None else ()))
                 except NotAtHandError as error:
                     missing[error.key] = None
             if not missing:
@@ -227,20 +314,55 @@ class DecisionPoint:
             await self._loader.load(missing)
         raise _too_many_facts()
 
-    def _resolve(
-        self, token: Token, catalog: str, about: PermissionRequest | OperationRequest | HttpCall
-    ) -> PermissionRequest | OperationRequest:
+    def _documents_of(self, token: Token, catalog: str, about: About) -> GraphqlCall | None:
+        """The GraphQL documents that a question is, also where it comes as the request that carries them."""
+        if isinstance(about, HttpCall):
+            found = self.own_catalog(token, catalog)
+            return None if found is None else about.graphql(found)
+        return about if isinstance(about, GraphqlCall) else None
+
+    def _judge_call(
+        self, judge: CallJudge, call: GraphqlCall, missing: dict[FactKey, None], trace: list[TracedToken] | None
+    ) -> tuple[Decision, DocumentAnswer] | None:
+        """The decision on documents; None when facts are missing, which are then noted."""
+        if judge.catalog is None:
+            return judge.refuse(call.faults)
+        try:
+            found = self.documents.read(judge.catalog, self.facts, call)
+        except BadDocumentError as error:
+            return judge.refuse(error.faults)
+        return judge.judge(found, call.target, missing, trace)
+
+    def resolve(self, token: Token, catalog: str, about: About) -> PermissionRequest | OperationRequest:
         """A bare request is an operation of the catalog version that the token was made under (C8)."""
+        if isinstance(about, GraphqlCall):
+            return OperationRequest("", target=about.target)
         if not isinstance(about, HttpCall):
             return about
-        found = self._own_catalog(token, catalog)
+        found = self.own_catalog(token, catalog)
         # Without a catalog the answer is `catalog_mismatch`, whatever the operation.
-        return OperationRequest("", target=about.target) if found is None else self._routing.resolve(found, about)
+        return OperationRequest("", target=about.target) if found is None else self.routing.resolve(found, about)
 
-    def _own_catalog(self, token: Token, catalog: str) -> Catalog | None:
+    def own_catalog(self, token: Token, catalog: str) -> Catalog | None:
         """The version that the token was made under."""
         version = token.catalogs.get(catalog)
         return None if version is None else self.facts.catalog(catalog, version)
+
+    async def decide_all(self, works: Sequence[Callable[[], T]]) -> tuple[Stamp, list[T]]:
+        """The results of all `works`, at one revision; each is run again until it needs no fact that is not at hand."""
+        for _ in range(_ROUNDS):
+            stamp = self.follower.require_fresh()
+            missing: dict[FactKey, None] = {}
+            found: list[T] = []
+            for work in works:
+                try:
+                    found.append(work())
+                except NotAtHandError as error:
+                    missing[error.key] = None
+            if not missing:
+                return stamp, found
+            await self._loader.load(missing)
+        raise _too_many_facts()
 
     async def _answer(self, work: Callable[[], T]) -> T:
         """Run `work` on fresh facts until it needs no more of them."""

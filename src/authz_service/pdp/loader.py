@@ -17,9 +17,14 @@ from authz_service.cache.facts import (
     ExternalKey,
     FactKey,
     Facts,
+    GrantsEntry,
+    GrantsKey,
     MembershipsKey,
+    NewestKey,
     NodeKey,
     PathKey,
+    PoliciesKey,
+    SchemaKey,
     TokenIdKey,
     TokenKey,
     UnderKey,
@@ -27,11 +32,12 @@ from authz_service.cache.facts import (
 )
 from authz_service.cache.follower import Follower
 from authz_service.cache.journal import Journal, Touch
+from authz_service.catalog.graphql_schema import parse_stored
 from authz_service.catalog.loader import load_catalog
 from authz_service.catalog.model import Catalog, ParameterKind
 from authz_service.directory.model import INSTANCE_ID, Node, NodeId, NodeKind, TargetText
 from authz_service.errors import CannotDecideError, CatalogInvalidError, DatabaseUnavailableError, OverloadedError
-from authz_service.store import catalogs, directory, tokens
+from authz_service.store import catalog_schemas, catalogs, directory, grants, policies, tokens
 from authz_service.store.catalogs import CatalogVersion
 from authz_service.store.changes import ALL_KEYS, ChangeKind, Stamp
 from authz_service.store.database import Database
@@ -76,6 +82,21 @@ class FactReader:
                 return await self._under(conn, key)
             case CatalogKey():
                 return await self._catalog(conn, key)
+            case SchemaKey():
+                return await self._schema(conn, key)
+            case NewestKey():
+                stamp, newest = await catalogs.load_newest(conn, key.name)
+                touches = [Touch(ChangeKind.CATALOG, key.name)]
+                return stamp, touches, lambda: self._facts.newest_installed.__setitem__(key.name, newest)
+            case PoliciesKey():
+                stamp, rows = await policies.load_catalog(conn, key.catalog)
+                touches = [Touch(ChangeKind.POLICY, key.catalog)]
+                return stamp, touches, lambda: self._facts.policy_rows.__setitem__(key.catalog, rows)
+            case GrantsKey():
+                stamp, approvals = await grants.load_of_token(conn, key.token)
+                entry = GrantsEntry(approvals)
+                touches = [Touch(ChangeKind.GRANT, key.token)]
+                return stamp, touches, lambda: self._facts.approvals.__setitem__(key.token, entry)
 
     async def _token(self, conn: AsyncConnection, key: TokenKey | TokenIdKey) -> Loaded:
         """The token with its owner and the owner's memberships, in one round trip."""
@@ -184,6 +205,15 @@ class FactReader:
         catalog = None if found is None else await self._parsed(found)
         touches = [Touch(ChangeKind.CATALOG, key.name)]
         return stamp, touches, lambda: self._facts.catalogs.__setitem__(key, catalog)
+
+    async def _schema(self, conn: AsyncConnection, key: SchemaKey) -> Loaded:
+        stamp, found = await catalog_schemas.load(conn, key.name, key.version)
+        try:
+            schema = None if found is None else await asyncio.to_thread(parse_stored, found.text or "")
+        except CatalogInvalidError as error:
+            raise CannotDecideError(f"the schema of `{key.name}@{key.version}` cannot be read here") from error
+        touches = [Touch(ChangeKind.CATALOG, key.name)]
+        return stamp, touches, lambda: self._facts.schemas.__setitem__(key, schema)
 
     async def _parsed(self, found: CatalogVersion) -> Catalog:
         """In a thread, once: seconds of a large catalog would hold up every decision of this process.

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from authz_service.directory.model import Attributes
 from authz_service.engine.model import Decision, OperationRequest, PermissionRequest, TracedToken
+from authz_service.engine.steps import Fix
+from authz_service.pdp.documents import DocumentAnswer, GraphqlCall
 from authz_service.pdp.routing import HttpCall
 from authz_service.store.changes import Stamp, format_revision
 from authz_service.tokens.model import Token
@@ -18,7 +20,7 @@ __all__ = ["Answer", "Ask", "Freshly", "HttpCall", "Question", "Stamp", "format_
 class Ask:
     """One item of a question: what, where, with which attributes."""
 
-    about: PermissionRequest | OperationRequest | HttpCall
+    about: PermissionRequest | OperationRequest | HttpCall | GraphqlCall
     attributes: Attributes = field(default_factory=dict)
 
 
@@ -50,3 +52,7 @@ class Answer:
     stamp: Stamp
     trace: Sequence[TracedToken] | None = None
     """How the decision came about, where the question asked for it; empty for a secret that is no token of ours."""
+    document: DocumentAnswer | None = None
+    """What a decision on GraphQL documents was made of."""
+    fixes: Sequence[Fix] = ()
+    """Of a denial that was to be explained: what would turn it into an allow, the smallest first."""

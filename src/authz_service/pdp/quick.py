@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from authz_service.cache.bounded import Bounded
 from authz_service.cache.clock import elapsed
 from authz_service.cache.facts import KnownSpot, NotAtHandError, TokenEntry
-from authz_service.engine.case import open_case
+from authz_service.catalog.model import Catalog
+from authz_service.engine.case import Case, open_case
 from authz_service.engine.decide import token_failure
 from authz_service.engine.model import Decision, PermissionRequest, Reason, Request, allow
 from authz_service.engine.spot import has_spots, spot_at
+from authz_service.pdp.calls import Calls, PlaceKey
 from authz_service.pdp.check import ANY_CATALOG, EVALUATE, MANAGEMENT, DecisionPoint, parse_catalog
+from authz_service.pdp.question import HttpCall
 from authz_service.store.changes import Stamp
 from authz_service.tokens.model import Token, TokenId
 
@@ -38,7 +41,11 @@ class Known:
     valid_until: float
     granted: bytes
     asks: frozenset[str] | None
+    serial: int
+    """The entry's own."""
     may_ask_in: int = -1
+    calls: dict[str, Calls] = field(default_factory=dict)
+    """By the catalog as it was asked for."""
 
 
 class QuickAnswers:
@@ -52,9 +59,17 @@ class QuickAnswers:
         self._point = point
         self._facts = point.facts
         self._follower = point.follower
+        # Kept at hand: they are filled and emptied, and never others.
+        self._tokens = point.facts.tokens
+        self._spots = point.facts.spots
+        self._clock = point.follower.clock
+        self._records = point.records
+        self.request_id: str | None = None
+        """Of the request that is being answered; the records name it."""
         self._encode = encode
         self._known: Bounded[str, Known] = Bounded(bound)
         self._callers: Bounded[bytes, Known] = Bounded(10_000)
+        self._calls: dict[str, Calls] = {}
         self._granted = self._outside = self._missing = 0
 
     @property
@@ -87,14 +102,14 @@ class QuickAnswers:
             return None
         follower = self._follower
         now = elapsed()
-        tokens = self._facts.tokens
+        tokens = self._tokens
         if (
             now > follower.deadline
             or tokens.get(known.token_id) is not known.entry
             or tokens.get(caller.token_id) is not caller.entry
         ):
             return None
-        now += follower.clock.offset
+        now += self._clock.offset
         if not (known.valid_from <= now < known.valid_until and caller.valid_from <= now < caller.valid_until):
             return None
         if caller.asks is not None and catalog.partition("@")[0] not in caller.asks:
@@ -114,7 +129,7 @@ class QuickAnswers:
 
     def answer(self, known: Known, catalog: str, resource: str, action: str, target: str) -> bytes | None:
         """The encoded decision, without a revision: that is the follower's `applied`, as long as nobody awaits."""
-        found = self._facts.spots.get((known.entry.serial, catalog, target))
+        found = self._spots.get((known.serial, catalog, target))
         if found is None:
             return None
         spot = found.spot
@@ -123,10 +138,61 @@ class QuickAnswers:
             return None
         if spot.allowed >> number & 1:
             self._granted += 1
+            found.uses[number] += 1
+            if self._records.on:
+                self._note(known, catalog, f"{resource}:{action}", target, Reason.GRANTED)
             return known.granted
-        denial = found.denials.get(number) or self._deny(known, found, number, f"{resource}:{action}")
+        denial = self._denied(known, found, number, f"{resource}:{action}")
+        if denial is not None and self._records.on:
+            self._note(known, catalog, f"{resource}:{action}", target, _reason_of(found, number))
+        return denial
+
+    def answer_call(self, known: Known, catalog: str, method: str, path: str) -> bytes | None:
+        """The same for a request of an API, where its whole requirement is one permission at one place."""
+        calls = known.calls.get(catalog)
+        call = None if calls is None else calls.find(method, path)
+        if call is None:
+            return None
+        found = self._spots.get((known.serial, catalog, call.place))
+        needed = None if found is None else call.needs.get(found.spot.boundary)
+        if found is None or needed is None:
+            return None
+        if found.spot.allowed >> needed.number & 1:
+            self._granted += 1
+            found.uses[needed.number] += 1
+            if self._records.on:
+                self._note_call(known, catalog, method, path, Reason.GRANTED)
+            return known.granted
+        denial = None if call.reads_public else self._denied(known, found, needed.number, needed.permission)
+        if denial is not None and self._records.on:
+            self._note_call(known, catalog, method, path, _reason_of(found, needed.number))
+        return denial
+
+    def _note_call(self, known: Known, catalog: str, method: str, path: str, reason: Reason) -> None:
+        asked = f"{method} {path.partition('?')[0]}"
+        self._note(known, catalog, asked, None, reason, permission=False)
+
+    def _note(
+        self, known: Known, catalog: str, asked: str, target: str | None, reason: Reason, *, permission: bool = True
+    ) -> None:
+        stamp = self._follower.applied
+        if stamp is not None:
+            self._records.note(
+                known.entry.token,
+                catalog,
+                asked,
+                target,
+                allowed=reason is Reason.GRANTED,
+                reason=reason,
+                stamp=stamp,
+                request_id=self.request_id,
+                permission=permission,
+            )
+
+    def _denied(self, known: Known, found: KnownSpot, number: int, permission: str) -> bytes | None:
+        denial = found.denials.get(number) or self._deny(known, found, number, permission)
         if denial is not None:
-            if spot.elsewhere >> number & 1:
+            if _reason_of(found, number) is Reason.OUTSIDE_REACH:
                 self._outside += 1
             else:
                 self._missing += 1
@@ -142,12 +208,18 @@ class QuickAnswers:
         return denial
 
     def answer_all(self, known: Known, catalog: str, items: Iterable[tuple[str, str, str]]) -> list[bytes] | None:
-        """`answer` for (resource, action, target) of each item; None when one of them is not in memory."""
-        spots = self._facts.spots
-        serial = known.entry.serial
+        """`answer` for (resource, action, target) of each item; None when one of them is not in memory.
+
+        Where decisions are recorded a batch takes the long way, which knows when all of it is answered.
+        """
+        if self._records.on:
+            return None
+        spots = self._spots
+        serial = known.serial
         granted = known.granted
         answers = []
-        allowed = elsewhere = 0
+        used: list[tuple[dict[int, int], int]] = []
+        elsewhere = 0
         for resource, action, target in items:
             found = spots.get((serial, catalog, target))
             if found is None:
@@ -157,16 +229,19 @@ class QuickAnswers:
                 return None
             if found.spot.allowed >> number & 1:
                 answers.append(granted)
-                allowed += 1
+                used.append((found.uses, number))
                 continue
             denial = found.denials.get(number) or self._deny(known, found, number, f"{resource}:{action}")
             if denial is None:
                 return None
             answers.append(denial)
             elsewhere += found.spot.elsewhere >> number & 1
-        self._granted += allowed
+        # Only now: a batch that goes the long way is counted there.
+        for uses, number in used:
+            uses[number] += 1
+        self._granted += len(used)
         self._outside += elsewhere
-        self._missing += len(answers) - allowed - elsewhere
+        self._missing += len(answers) - len(used) - elsewhere
         return answers
 
     def learn_caller(self, authorization: bytes, secret: str) -> None:
@@ -176,14 +251,17 @@ class QuickAnswers:
         if caller is not None:
             self._callers[authorization] = caller
 
-    def learn(self, secret: str, catalog: str, targets: Iterable[str | None]) -> None:
-        """Remember what decisions that were just made rest on; quietly nothing where that cannot be remembered."""
+    def learn(self, secret: str, catalog: str, asked: Iterable[str | HttpCall | None]) -> None:
+        """Remember what decisions that were just made rest on; quietly nothing where that cannot be remembered.
+
+        `asked` has the targets of bare questions, and requests of the API.
+        """
         try:
-            self._learn(secret, catalog, targets)
+            self._learn(secret, catalog, asked)
         except NotAtHandError:
             return
 
-    def _learn(self, secret: str, catalog: str, targets: Iterable[str | None]) -> None:
+    def _learn(self, secret: str, catalog: str, asked: Iterable[str | HttpCall | None]) -> None:
         facts = self._facts
         digest = self._point.peppers.digest(secret)
         token = None if digest is None else facts.find_token(digest)
@@ -199,11 +277,9 @@ class QuickAnswers:
         if found is None or not has_spots(token, found) or token_failure(token, facts, request) is not None:
             return
         case = open_case(token, found, facts, request)
-        for target in dict.fromkeys(targets):
-            if target is not None and (entry.serial, catalog, target) not in facts.spots:
-                place = case.places.parse(target)
-                if place is not None:
-                    facts.spots[entry.serial, catalog, target] = KnownSpot(spot_at(case, place))
+        calls = self._calls_of(found) if any(isinstance(one, HttpCall) for one in asked) else None
+        for one in dict.fromkeys(asked):
+            self._learn_place(case, (entry.serial, catalog), one, calls)
         known = self._known.get(secret)
         if known is None or known.entry is not entry:
             self._known[secret] = Known(
@@ -213,4 +289,40 @@ class QuickAnswers:
                 _FOREVER if token.expires_at is None else token.expires_at.timestamp(),
                 self._encode(allow(Reason.GRANTED), token),
                 None if ANY_CATALOG in token.evaluates else frozenset(token.evaluates),
+                entry.serial,
             )
+        if calls is not None:
+            self._known[secret].calls[catalog] = calls
+
+    def _learn_place(
+        self, case: Case, known: tuple[int, str], asked: str | HttpCall | None, calls: Calls | None
+    ) -> None:
+        key: str | PlaceKey
+        if isinstance(asked, HttpCall):
+            call = None if calls is None else calls.find(asked.method, asked.path)
+            if call is None:
+                return
+            key = call.place
+        elif asked is None:
+            return
+        else:
+            key = asked
+        spots = self._facts.spots
+        if (*known, key) not in spots:
+            place = case.places.parse(key) if isinstance(key, str) else case.places.parameter(*key)
+            if place is not None:
+                spot = spots[*known, key] = KnownSpot(spot_at(case, place))
+                usage = self._point.usage
+                if usage is not None:
+                    spot.uses = usage.open(case.token.id, case.catalog, place.id)
+
+    def _calls_of(self, catalog: Catalog) -> Calls:
+        known = self._calls.get(catalog.label)
+        if known is None or known.catalog is not catalog:
+            known = self._calls[catalog.label] = Calls(catalog, self._point.routing.router(catalog))
+        return known
+
+
+def _reason_of(found: KnownSpot, number: int) -> Reason:
+    """Of a denial (A3)."""
+    return Reason.OUTSIDE_REACH if found.spot.elsewhere >> number & 1 else Reason.PERMISSION_MISSING

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final
 
 from authz_service.catalog.model import Catalog
 from authz_service.catalog.routes import PathFault, RouteFault, Router, make_router
 from authz_service.engine.model import OperationRequest
+from authz_service.pdp.documents import NO_DOCUMENT, GraphqlCall
 
 _READING: Final = frozenset({"GET", "HEAD"})
 
@@ -22,6 +24,18 @@ class HttpCall:
     method: str
     path: str
     target: str | None = None
+    document: Callable[[], GraphqlCall] | None = field(default=None, compare=False)
+    """Reads the request's body and query as GraphQL; called only for the path where the catalog's documents go."""
+
+    def graphql(self, catalog: Catalog) -> GraphqlCall | None:
+        """The documents of this request; None where its path takes none."""
+        if catalog.graphql is None or not catalog.graphql.path:
+            return None
+        if self.path.partition("?")[0] != catalog.graphql.path:
+            return None
+        if self.document is None:
+            return GraphqlCall(target=self.target, faults=(NO_DOCUMENT,))
+        return self.document()
 
 
 class Routing:
@@ -38,7 +52,12 @@ class Routing:
         return known[1]
 
     def resolve(self, catalog: Catalog, call: HttpCall) -> OperationRequest:
-        """The operation, or one in no table; a path with more than one reading is marked as such (A2). Never raises."""
+        """The operation, or one in no table; a path with more than one reading is marked as such (A2). Never raises.
+
+        Where documents are sent there is no operation, and nothing that a coarse token could cover.
+        """
+        if call.graphql(catalog) is not None:  # whoever reads documents asks for them before
+            return OperationRequest("", target=call.target, bad_document=True)
         found = self.router(catalog).resolve(call.method, call.path)
         if isinstance(found, PathFault):
             return OperationRequest(

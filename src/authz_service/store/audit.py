@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
+from sqlalchemy import ARRAY, BigInteger, ColumnElement, RowMapping, cast, func, literal, select, union
 from sqlalchemy import insert as insert_into
-from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from authz_service.store.changes import Revision, Stamp
 from authz_service.store.paging import bad_cursor, page_size, read_cursor, write_cursor
-from authz_service.store.tables import audit
+from authz_service.store.tables import account, audit, token, token_node
 from authz_service.tokens.model import TokenId
 
 
@@ -21,7 +22,8 @@ from authz_service.tokens.model import TokenId
 class AuditEntry:
     """`action` is a word as `token.revoke`, `subject` what it was done to: `tok_…`, `group:acme`, `gitlab@2`.
 
-    `details` is JSON, and never holds a secret. Both actors are None for what the service does by itself.
+    `details` is JSON, and never holds a secret. Both actors are None for what the service does by itself. `nodes` are
+    ids of the groups and projects that it concerns, whose owners may read it; `insert` adds those of a token.
     """
 
     action: str
@@ -29,6 +31,7 @@ class AuditEntry:
     actor_token: TokenId | None = None
     actor_user: int | None = None
     details: Mapping[str, object] = field(default_factory=dict)
+    nodes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +43,17 @@ class AuditRow:
     entry: AuditEntry
     revision: Revision | None
     hash: bytes | None = None
+    seal: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class AuditFilter:
     """What a list keeps; an empty filter keeps all. `action` ending in `.` keeps all that begin so: `token.`.
 
-    The dates are half-open: from, and before.
+    The dates are half-open: from, and before. `within` keeps rows that concern one of these ids.
     """
 
+    within: Sequence[int] | None = None
     actor_token: TokenId | None = None
     actor_user: int | None = None
     action: str | None = None
@@ -70,9 +75,27 @@ async def insert(conn: AsyncConnection, entry: AuditEntry, stamp: Stamp | None =
         "actor_user": entry.actor_user,
         "details": dict(entry.details),
         "revision": None if stamp is None else stamp.revision,
+        "nodes": _nodes_of(entry),
     }
     row_id: int = (await conn.execute(insert_into(audit).values(values).returning(audit.c.id))).scalar_one()
     return row_id
+
+
+def _nodes_of(entry: AuditEntry) -> ColumnElement[Any]:
+    """Those given, and of a token those that it selects and the home of its owner, as of this very statement."""
+    given = cast(literal(sorted(set(entry.nodes)), ARRAY(BigInteger)), ARRAY(BigInteger))
+    if not entry.subject.startswith("tok_"):
+        return given
+    selected = select(token_node.c.node_id).where(token_node.c.token_id == entry.subject)
+    home = (
+        select(account.c.home_id)
+        .select_from(token.join(account, account.c.node_id == token.c.owner_id))
+        .where(token.c.id == entry.subject, account.c.home_id.is_not(None))
+    )
+    everything = union(select(func.unnest(given)), selected, home).subquery("concerned")
+    column = everything.c[0]
+    ordered = aggregate_order_by(column, column.asc())
+    return func.coalesce(select(func.array_agg(ordered)).scalar_subquery(), given)
 
 
 async def list_page(
@@ -96,26 +119,32 @@ async def list_page(
         query = query.where(audit.c.at >= wanted.at_from)
     if wanted.at_before is not None:
         query = query.where(audit.c.at < wanted.at_before)
+    if wanted.within is not None:
+        query = query.where(audit.c.nodes.overlap(literal(list(wanted.within), ARRAY(BigInteger))))
     if cursor is not None:
         (place,) = read_cursor(cursor, _ORDER, 1)
         if not (place.isascii() and place.isdigit() and len(place) < 19):
             raise bad_cursor()
         query = query.where(audit.c.id < int(place))
-    rows = (await conn.execute(query)).all()
-    found = tuple(
-        AuditRow(
-            id=row.id,
-            at=row.at,
-            entry=AuditEntry(
-                action=row.action,
-                subject=row.subject,
-                actor_token=row.actor_token,
-                actor_user=row.actor_user,
-                details=row.details,
-            ),
-            revision=row.revision,
-            hash=row.hash,
-        )
-        for row in rows[:size]
-    )
+    rows = (await conn.execute(query)).mappings().all()
+    found = tuple(map(read_row, rows[:size]))
     return found, write_cursor(_ORDER, str(found[-1].id)) if len(rows) > size else None
+
+
+def read_row(row: Mapping[str, Any] | RowMapping) -> AuditRow:
+    """The row of a result that holds the columns of `audit`."""
+    return AuditRow(
+        id=row["id"],
+        at=row["at"],
+        entry=AuditEntry(
+            action=row["action"],
+            subject=row["subject"],
+            actor_token=row["actor_token"],
+            actor_user=row["actor_user"],
+            details=row["details"],
+            nodes=tuple(row["nodes"]),
+        ),
+        revision=row["revision"],
+        hash=row["hash"],
+        seal=row["seal"],
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -11,9 +12,12 @@ from sqlalchemy import Select, null, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from authz_service.errors import ConflictError
+from authz_service.errors import ConflictError, StartError
 from authz_service.store.changes import ChangeKind, ChangeSet, Stamp, load_stamped
 from authz_service.store.tables import catalog_version
+
+SIDE_MARK: Final = "#"
+"""In the name of a text that lies beside a catalog and is none (`catalog_schemas`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,24 @@ async def install(
     return False
 
 
+async def check_shipped(conn: AsyncConnection, shipped: Iterable[tuple[str, str]]) -> None:
+    """Raises StartError where an installed version has the number of a shipped one, and another text.
+
+    `shipped` are labels (`gitlab@1`) and texts. Tokens were made under the installed one; served by the shipped one
+    they would mean something else (C8).
+    """
+    ours = {label: hashlib.sha256(text.encode()).digest() for label, text in shipped}
+    _, installed = await load_all(conn)
+    other = [f"{one.name}@{one.version}" for one in installed]
+    changed = [label for label, one in zip(other, installed, strict=True) if ours.get(label, one.digest) != one.digest]
+    if changed:
+        raise StartError(
+            f"the database holds another `{changed[0]}` than the one that comes with this version, and its tokens would"
+            " change their meaning: go back to the version before, and install that catalog under another name or a"
+            " number that is free"
+        )
+
+
 _LISTED: Final = tuple(column for column in catalog_version.c if column.name != "text")
 
 
@@ -65,10 +87,18 @@ async def load_text(conn: AsyncConnection, name: str, version: int | None = None
     return stamp, None if found is None else found.text
 
 
+async def load_newest(conn: AsyncConnection, name: str) -> tuple[Stamp, int]:
+    """The number of the newest installed version, 0 when there is none."""
+    query = select(*_LISTED, null().label("text")).where(catalog_version.c.name == name)
+    stamp, found = await _load(conn, query.order_by(catalog_version.c.version.desc()).limit(1))
+    return stamp, found[0].version if found else 0
+
+
 async def load_all(conn: AsyncConnection, *, text: bool = False) -> tuple[Stamp, tuple[CatalogVersion, ...]]:
     """All versions, by name, newest first; with their texts when asked for."""
     column = catalog_version.c.text if text else null().label("text")
-    return await _load(conn, select(*_LISTED, column))
+    catalogs_only = catalog_version.c.name.not_like(f"%{SIDE_MARK}%")
+    return await _load(conn, select(*_LISTED, column).where(catalogs_only))
 
 
 async def _load(conn: AsyncConnection, query: Select[Any]) -> tuple[Stamp, tuple[CatalogVersion, ...]]:

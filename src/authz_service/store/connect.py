@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,16 +11,19 @@ from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from authz_service.errors import DatabaseUnavailableError, StartError
 
 SERIALIZATION_FAILURE: Final = "40001"
 DEADLOCK: Final = "40P01"
 
+_REST_SECONDS: Final = 1.0
 _SCHEMES: Final = ("postgresql", "postgres", "postgresql+asyncpg")
 _CAUSES: Final = {
     "28P01": "it refused our password; check the database URL",
@@ -34,6 +38,9 @@ _CAUSES: Final = {
     "55P03": "something else holds what we need; try again shortly",
 }
 _UNAVAILABLE_CLASSES: Final = ("08", "28", "53", "57", "58")
+
+
+_rested: Final = time.monotonic  # noqa: TID251 - how long a connection rested is no time that a rule knows
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +115,32 @@ def create_engine(url: str, timeouts: Timeouts, *, pool_size: int | None, pooled
         }
     options: dict[str, object] = {"poolclass": NullPool}
     if pool_size is not None:
-        options = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": timeouts.connect, "pool_pre_ping": True}
-    return create_async_engine(
+        options = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": timeouts.connect}
+    engine = create_async_engine(
         "postgresql+asyncpg://", async_creator=creator, connect_args=driver, hide_parameters=True, **options
     )
+    if pool_size is not None:
+        _ping_after_a_rest(engine)
+    return engine
+
+
+def _ping_after_a_rest(engine: AsyncEngine) -> None:
+    """Ask a connection that rested whether it still works, before it is used; one that was just used does."""
+    dialect = engine.dialect
+
+    def put_back(_: object, record: ConnectionPoolEntry) -> None:
+        record.info["used"] = _rested()
+
+    def take(connection: DBAPIConnection, record: ConnectionPoolEntry, _: object) -> None:
+        if _rested() - record.info.get("used", 0.0) < _REST_SECONDS:
+            return
+        try:
+            dialect.do_ping(connection)
+        except dialect.loaded_dbapi.Error as error:
+            raise DisconnectionError from error
+
+    event.listen(engine.sync_engine, "checkin", put_back)
+    event.listen(engine.sync_engine, "checkout", take)
 
 
 def sqlstate(error: BaseException) -> str | None:

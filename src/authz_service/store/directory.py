@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -14,8 +16,10 @@ from sqlalchemy import (
     FromClause,
     Integer,
     RowMapping,
+    Select,
     Text,
     and_,
+    bindparam,
     case,
     func,
     literal,
@@ -36,7 +40,7 @@ from authz_service.directory.model import (
     UserState,
     Visibility,
 )
-from authz_service.store.changes import STAMP_COLUMNS, Stamp, current, load_stamped, read_stamp
+from authz_service.store.changes import STAMP_COLUMNS, Stamp, current, load_stamped, read_stamp, read_stamped, stamped
 from authz_service.store.tables import account, membership, node, revision
 
 
@@ -98,8 +102,9 @@ async def load_chain(conn: AsyncConnection, target: TargetText, *, source: str =
         if target.kind is None:
             return ChainReading(await current(conn), ())
         return await load_node_by_external_id(conn, source, target.kind, target.external_id)
-    names = (target.path or "").lower().split("/")
-    stamp, rows = await _load(conn, _walk_down(source, names), order="depth")
+    path = (target.path or "").lower()
+    names = path.split("/")
+    stamp, rows = await _read(conn, _walk_down(), {"source": source, "first": names[0], "path": path})
     prefix = tuple(read_node(row) for row in rows)
     found = len(prefix) == len(names) and target.kind in {None, prefix[-1].kind}
     return ChainReading(stamp, tuple(reversed(prefix)) if found else (), prefix)
@@ -107,35 +112,35 @@ async def load_chain(conn: AsyncConnection, target: TargetText, *, source: str =
 
 async def load_chain_by_id(conn: AsyncConnection, node_id: int) -> ChainReading:
     """The node with this database id and all above it; none when it is deleted."""
-    return await _load_up(conn, node.c.id == node_id)
+    return await _load_up(conn, _up_from(_Start.ID), {"id": node_id})
 
 
 async def load_node_by_external_id(
     conn: AsyncConnection, source: str, kind: NodeKind, external_id: str
 ) -> ChainReading:
     """The node that the source calls so, and all above it."""
-    named = and_(node.c.source == source, node.c.kind == kind.value, node.c.external_id == external_id)
-    return await _load_up(conn, named)
+    values = {"source": source, "kind": kind.value, "id": external_id}
+    return await _load_up(conn, _up_from(_Start.EXTERNAL_ID), values)
 
 
 async def load_namespace(conn: AsyncConnection, source: str, external_id: str) -> ChainReading:
     """A group by its external id, or a user by the id of their namespace: the two share one id space (C3)."""
-    return await _load_up(conn, and_(node.c.source == source, node.c.namespace_id == external_id))
+    return await _load_up(conn, _up_from(_Start.NAMESPACE_ID), {"source": source, "id": external_id})
 
 
 async def load_memberships(conn: AsyncConnection, user_id: int) -> MembershipsReading:
     """Every membership row of one user: at most a few ten thousand, shared by all of their tokens."""
-    held = (
-        select(
-            func.array_agg(membership.c.node_id, type_=ARRAY(BigInteger)).label("nodes"),
-            func.array_agg(membership.c.role, type_=ARRAY(Text)).label("roles"),
-        )
-        .where(membership.c.user_id == user_id)
-        .subquery()
-    )
-    query = select(*STAMP_COLUMNS, held).select_from(revision.outerjoin(held, true()))
-    row = (await conn.execute(query)).mappings().one()
-    return MembershipsReading(read_stamp(row), dict(zip(row["nodes"] or (), row["roles"] or (), strict=True)))
+    stamp, (row,) = await read_stamped(conn, _memberships(), {"user": user_id})
+    return MembershipsReading(stamp, dict(zip(row["nodes"] or (), row["roles"] or (), strict=True)))
+
+
+@cache
+def _memberships() -> Select[Any]:
+    held = select(
+        func.array_agg(membership.c.node_id, type_=ARRAY(BigInteger)).label("nodes"),
+        func.array_agg(membership.c.role, type_=ARRAY(Text)).label("roles"),
+    ).where(membership.c.user_id == bindparam("user", type_=BigInteger))
+    return stamped(held.subquery())
 
 
 async def load_user(conn: AsyncConnection, user_id: int) -> UserReading:
@@ -221,6 +226,13 @@ def below_ids(node_id: int) -> CTE:
     return below.union_all(select(child.c.id).where(child.c.parent_id == below.c.id, child.c.deleted_at.is_(None)))
 
 
+def above_ids(node_id: int) -> CTE:
+    """The ids of a node and of all that it lies in, as a recursive query for other queries."""
+    above = select(node.c.id, node.c.parent_id).where(node.c.id == node_id).cte("above", recursive=True)
+    parent = node.alias("above_parent")
+    return above.union_all(select(parent.c.id, parent.c.parent_id).where(parent.c.id == above.c.parent_id))
+
+
 async def load_paths(conn: AsyncConnection, node_ids: Sequence[int]) -> Mapping[int, tuple[NodeKind, str]]:
     """Kind and full path of each live node among these, as `format_target` takes them."""
     up = (
@@ -253,31 +265,65 @@ async def hold_for_import(conn: AsyncConnection) -> None:
 
 
 async def _load(conn: AsyncConnection, found: FromClause, *, order: str = "id") -> tuple[Stamp, Sequence[RowMapping]]:
-    stamp, rows = await load_stamped(conn, found, found.c[order])
+    return await _read(conn, stamped(found, found.c[order]), {})
+
+
+async def _read(
+    conn: AsyncConnection, query: Select[Any], values: Mapping[str, object]
+) -> tuple[Stamp, Sequence[RowMapping]]:
+    stamp, rows = await read_stamped(conn, query, values)
     return stamp, [row for row in rows if row["id"] is not None]
 
 
-async def _load_up(conn: AsyncConnection, which: ColumnElement[bool]) -> ChainReading:
-    start = select(node, literal(0, Integer).label("depth")).where(which, node.c.deleted_at.is_(None))
-    up = start.cte("up", recursive=True)
-    parent = node.alias("parent")
-    up = up.union_all(select(parent, up.c.depth + 1).where(parent.c.id == up.c.parent_id))
-    stamp, rows = await _load(conn, up, order="depth")
+async def _load_up(conn: AsyncConnection, query: Select[Any], values: Mapping[str, object]) -> ChainReading:
+    stamp, rows = await _read(conn, query, values)
     return ChainReading(stamp, tuple(read_node(row) for row in rows))
 
 
-def _walk_down(source: str, names: Sequence[str]) -> CTE:
-    path = literal("/".join(names), Text)
-    top = select(node, literal(1, Integer).label("depth")).where(_is_child(node, source, None, names[0]))
-    walk = top.cte("walk", recursive=True)
+class _Start(Enum):
+    """What a way up begins with."""
+
+    ID = auto()
+    EXTERNAL_ID = auto()
+    NAMESPACE_ID = auto()
+
+
+# Decisions wait for these, and making a statement costs more than asking it: each is made once.
+
+
+@cache
+def _up_from(start: _Start) -> Select[Any]:
+    source, text = node.c.source == bindparam("source", type_=Text), bindparam("id", type_=Text)
+    which = {
+        _Start.ID: node.c.id == bindparam("id", type_=BigInteger),
+        _Start.EXTERNAL_ID: and_(source, node.c.kind == bindparam("kind", type_=Text), node.c.external_id == text),
+        _Start.NAMESPACE_ID: and_(source, node.c.namespace_id == text),
+    }[start]
+    first = select(node, literal(0, Integer).label("depth")).where(which, node.c.deleted_at.is_(None))
+    up = first.cte("up", recursive=True)
+    parent = node.alias("parent")
+    up = up.union_all(select(parent, up.c.depth + 1).where(parent.c.id == up.c.parent_id))
+    return stamped(up, up.c.depth)
+
+
+@cache
+def _walk_down() -> Select[Any]:
+    first = and_(
+        node.c.source == bindparam("source", type_=Text),
+        node.c.parent_id.is_(None),
+        node.c.name_key == bindparam("first", type_=Text),
+        node.c.deleted_at.is_(None),
+    )
+    walk = select(node, literal(1, Integer).label("depth")).where(first).cte("walk", recursive=True)
     child = node.alias("child")
-    return walk.union_all(
+    walk = walk.union_all(
         select(child, walk.c.depth + 1).where(
             child.c.parent_id == walk.c.id,
-            child.c.name_key == func.split_part(path, "/", walk.c.depth + 1),
+            child.c.name_key == func.split_part(bindparam("path", type_=Text), "/", walk.c.depth + 1),
             child.c.deleted_at.is_(None),
         )
     )
+    return stamped(walk, walk.c.depth)
 
 
 def _is_child(table: Any, source: str, parent_id: int | None, name_key: str) -> ColumnElement[bool]:

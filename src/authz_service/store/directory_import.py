@@ -19,6 +19,7 @@ from authz_service.directory.plan import Plan, make_plan
 from authz_service.store.changes import ChangeKind, ChangeSet, Stamp, append, current
 from authz_service.store.directory import hold_for_import
 from authz_service.store.directory_rows import BATCH, load_everything, load_first, load_needs
+from authz_service.store.grandfathering import grandfather_moves
 from authz_service.store.tokens import revoke_of_users
 from authz_service.tokens.model import TokenId
 
@@ -58,12 +59,14 @@ async def apply_import(
     *,
     source: str = DEFAULT_SOURCE,
     changes: ChangeSet | None = None,
+    grandfather: bool = True,
 ) -> ImportResult:
     """Apply the lines in their order, in the caller's transaction; `source` is that of lines without one.
 
     Raises InvalidInputError that names every fault by its line; then nothing is written. The caller commits. Without
     `changes` the import takes its revision itself, and must be the last of the transaction but for the audit row; with
-    it the caller appends, and `stamp` is the revision before. An import that changes nothing takes none.
+    it the caller appends, and `stamp` is the revision before. An import that changes nothing takes none. Places that
+    move under another group that requires approval keep what was in force there (P4), unless `grandfather` is off.
     """
     await hold_for_import(conn)
     known = await load_first(conn, lines, source)
@@ -79,6 +82,10 @@ async def apply_import(
     touched = ChangeSet() if changes is None else changes
     writer = _Writer(conn, plan, touched)
     await writer.write()
+    if grandfather:
+        writer.counts["grants_carried_over"] += await grandfather_moves(
+            conn, touched, {one.node: one.parent_before for one in writer.moved}
+        )
     stamp = await (append(conn, touched) if changes is None else current(conn))
     return ImportResult(
         counts={name: many for name, many in sorted(writer.counts.items()) if many},

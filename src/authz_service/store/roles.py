@@ -19,19 +19,39 @@ PRIVILEGES: Final[Mapping[str, tuple[str, ...]]] = {
     "account": _KEEP,
     # The sealer sets the three columns of the chain; what a row tells of can be written once.
     "audit": (*_ADD, "update (seal, hash, prev_hash)"),
+    "audit_checkpoint": _ADD,
     "catalog_version": _ADD,
     "change_log": (*_ADD, "delete"),
     "clock_shift": _READ,
+    "delivery": _ALL,
+    "event": _ALL,
+    # Closed and revoked, never deleted but with a purged token.
+    "grant_request": _ALL,
     "idempotency": _ALL,
+    "leak_report": _ALL,
     "membership": _ALL,
     # Never deleted: a deleted node's row keeps its external id from being given again.
     "node": _KEEP,
+    "password": _ALL,
+    "policy": _ALL,
     "replica": _ALL,
     "revision": ("select", "update"),
+    "session": _ALL,
+    "sign_in_link": _ALL,
+    "sweep": _KEEP,
+    # Never deleted but by `purge_tokens`, which takes only what ended long ago.
     "token": _KEEP,
+    "token_grant": _ALL,
+    "token_network": _ALL,
     "token_node": _ALL,
+    "token_usage": _ALL,
+    "trust_rule": _ALL,
+    "trust_use": _ALL,
+    "webhook": _ALL,
 }
 """By table; a table that is not here the service cannot see."""
+FUNCTIONS: Final = ("purge_tokens(text[], timestamptz)",)
+"""What the owner of the tables does for the service."""
 
 
 async def grant_service_role(conn: AsyncConnection, role: str) -> None:
@@ -55,6 +75,7 @@ async def grant_service_role(conn: AsyncConnection, role: str) -> None:
         f"grant usage on all sequences in schema {schema} to {found}",
         f"grant select on alembic_version to {found}",
         *(f"grant {', '.join(rights)} on {table} to {found}" for table, rights in PRIVILEGES.items()),
+        *(f"grant execute on function {function} to {found}" for function in FUNCTIONS),
     ]
     for statement in statements:
         await conn.exec_driver_sql(statement)

@@ -188,6 +188,10 @@ token: Final = Table(
     _moment("revoked_at"),
     Column("revoked_reason", Text, nullable=True),
     _moment("last_used_at"),
+    # The token that a rotation put in the place of this one.
+    Column("successor_id", ForeignKey("token.id"), nullable=True),
+    # What the secret begins with, where another system made it (M3).
+    Column("foreign_prefix", Text, nullable=True),
     CheckConstraint("(owner_id is null) <> (owner_name is null)", name="owner"),
     CheckConstraint("resource_owner_id is null or resource_owner_name is null", name="resource_owner"),
 )
@@ -197,6 +201,8 @@ Index("ix_token_family_id", token.c.family_id)
 Index("ix_token_parent_id", token.c.parent_id, postgresql_where=text("parent_id is not null"))
 Index("ix_token_created_at", token.c.created_at, token.c.id)
 Index("ix_token_expires_at", token.c.expires_at, postgresql_where=text("revoked_at is null"))
+Index("ix_token_ended_at", func.least(token.c.revoked_at, token.c.expires_at))
+Index("ix_token_successor_id", token.c.successor_id, postgresql_where=text("successor_id is not null"))
 Index("ix_token_scopes", token.c.scopes, postgresql_using="gin", postgresql_ops={"scopes": "jsonb_path_ops"})
 Index("ix_token_catalogs", token.c.catalogs, postgresql_using="gin")
 
@@ -241,6 +247,8 @@ audit: Final = Table(
     Column("subject", Text, nullable=False),
     Column("details", JSONB, nullable=False),
     Column("revision", BigInteger, nullable=True),
+    # Groups and projects that it concerns: their owners may read it.
+    Column("nodes", ARRAY(BigInteger), nullable=False, server_default=text("'{}'::bigint[]")),
     # Set once by the sealer, which links rows after their commit: a chain in each transaction would serialise them all.
     Column("seal", BigInteger, nullable=True, unique=True),
     Column("hash", LargeBinary, nullable=True),
@@ -250,6 +258,7 @@ Index("ix_audit_at", audit.c.at)
 Index("ix_audit_subject", audit.c.subject, audit.c.id)
 Index("ix_audit_actor_token", audit.c.actor_token, audit.c.id)
 Index("ix_audit_actor_user", audit.c.actor_user, audit.c.id)
+Index("ix_audit_nodes", audit.c.nodes, postgresql_using="gin")
 Index("ix_audit_unsealed", audit.c.id, postgresql_where=text("seal is null"))
 
 # Every process that decides, and what it has applied. It writes its row itself; whoever waits for a revoke reads them.

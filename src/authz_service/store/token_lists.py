@@ -22,15 +22,17 @@ from sqlalchemy import (
     or_,
     select,
     tuple_,
+    union,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from authz_service.directory.model import NodeId
 from authz_service.store.changes import Stamp, load_stamped
+from authz_service.store.directory import above_ids, below_ids
 from authz_service.store.paging import bad_cursor, like, page_size, read_cursor, write_cursor
-from authz_service.store.tables import authz_now, node, token, token_node
+from authz_service.store.tables import account, authz_now, membership, node, token, token_node
 from authz_service.store.tokens import TokenRecord, read_record
-from authz_service.tokens.model import TokenId, TokenKind
+from authz_service.tokens.model import ReachKind, TokenId, TokenKind
 
 
 class TokenState(StrEnum):
@@ -56,7 +58,8 @@ class TokenFilter:
     """What a list keeps; an empty filter keeps all.
 
     `nodes` keeps tokens that selected one of these ids; `permission` those with a scope of that name as issued;
-    `search` looks into name, id and owner's name, without case. The dates are half-open: from, and before.
+    `search` looks into name, id and owner's name, without case; without `sessions`, tokens of people who
+    signed in are left out. The dates are half-open: from, and before.
     """
 
     owner: NodeId | None = None
@@ -65,7 +68,10 @@ class TokenFilter:
     catalog: str | None = None
     permission: str | None = None
     nodes: Sequence[int] | None = None
+    inside: int | None = None
+    """A group: tokens that reach into it, by what they selected or by what their owner is."""
     search: str | None = None
+    sessions: bool = True
     family: TokenId | None = None
     parent: TokenId | None = None
     created_from: datetime | None = None
@@ -84,6 +90,8 @@ class TokenPage:
 
 
 ALL_TOKENS: Final = TokenFilter()
+SESSION_NAME: Final = "console session"
+"""What the tokens that stand for sessions are called."""
 _FOREVER: Final = cast(literal("infinity"), DateTime(timezone=True))
 _NEVER: Final = cast(literal("-infinity"), DateTime(timezone=True))
 _KEYS: Final[dict[TokenSort, tuple[ColumnElement[Any], bool]]] = {
@@ -158,13 +166,31 @@ def _conditions(wanted: TokenFilter) -> list[ColumnElement[bool]]:
     if wanted.nodes is not None:
         chosen = token_node.c.node_id == func.any(literal(list(wanted.nodes), ARRAY(BigInteger)))
         found.append(exists().where(token_node.c.token_id == token.c.id, chosen))
+    if wanted.inside is not None:
+        found.append(_reaches_into(wanted.inside))
     if wanted.search:
         found.append(_mentions(wanted.search))
+    if not wanted.sessions:
+        # Nobody else's token comes to be without an actor under this name.
+        made = token.c.created_by_token.is_(None) & token.c.created_by_user.is_(None)
+        found.append(~(made & (token.c.name == SESSION_NAME)))
     if wanted.family is not None:
         found.append(token.c.family_id == wanted.family)
     if wanted.parent is not None:
         found.append(token.c.parent_id == wanted.parent)
     return found + _dated(wanted)
+
+
+def _reaches_into(group: int) -> ColumnElement[bool]:
+    """Selected something in it or above it; or a coarse token, or all memberships, of a member there or above."""
+    places = union(select(below_ids(group).c.id), select(above_ids(group).c.id)).subquery("places")
+    here = select(places.c.id)
+    selected = exists().where(token_node.c.token_id == token.c.id, token_node.c.node_id.in_(here))
+    member = exists().where(membership.c.user_id == token.c.owner_id, membership.c.node_id.in_(here))
+    admin = exists().where(account.c.node_id == token.c.owner_id, account.c.admin)
+    legacy = token.c.kind == TokenKind.LEGACY.value
+    everywhere = token.c.scopes.contains([{"reach": {"kind": ReachKind.ALL_MEMBERSHIPS.value}}])
+    return or_(selected, and_(or_(legacy, everywhere), member), and_(legacy, admin))
 
 
 def _dated(wanted: TokenFilter) -> list[ColumnElement[bool]]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from dataclasses import replace as with_changes
 from datetime import datetime
+from functools import cache, lru_cache
 from sys import intern
 from typing import Any, Final
 
@@ -14,8 +15,11 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     DateTime,
+    LargeBinary,
     RowMapping,
+    Select,
     Text,
+    bindparam,
     delete,
     exists,
     func,
@@ -41,7 +45,8 @@ from authz_service.tokens.model import Conditions, Reach, ReachKind, Scope, Toke
 class TokenRecord:
     """A token and what only management shows of it. `family` is the id of the first token of its rotations.
 
-    `created_by_user` is a user's node id; both `created_by_…` tell history and may name what is gone.
+    `created_by_user` is a user's node id; both `created_by_…` tell history and may name what is gone. `successor` is
+    the token that a rotation put in its place (T5); `foreign_prefix` is set where another system made its secret.
     """
 
     token: Token
@@ -53,6 +58,8 @@ class TokenRecord:
     created_by_user: int | None = None
     revoked_reason: str | None = None
     last_used_at: datetime | None = None
+    successor: TokenId | None = None
+    foreign_prefix: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +75,10 @@ class TokenReading:
     memberships: Mapping[NodeId, str] = field(default_factory=dict)
 
 
-async def insert(conn: AsyncConnection, record: TokenRecord, digest: bytes) -> TokenRecord:
-    """Store a new token; `created_at` is set from the database's clock. Creation bumps no revision.
+async def insert(
+    conn: AsyncConnection, record: TokenRecord, digest: bytes, *, created_at: datetime | None = None
+) -> TokenRecord:
+    """Store a new token; it was created now, by the database's clock, unless told otherwise. Bumps no revision.
 
     Raises ConflictError when the owner is deleted, the parent revoked or the whole family revoked: they are held, so
     that none of these can happen between this check and the commit.
@@ -80,6 +89,9 @@ async def insert(conn: AsyncConnection, record: TokenRecord, digest: bytes) -> T
     values |= {"kind": new.kind.value, "parent_id": new.parent, "evaluates": list(new.evaluates)}
     values |= _either("owner", new.owner)
     values |= {"created_by_token": record.created_by_token, "created_by_user": record.created_by_user}
+    values |= {"foreign_prefix": record.foreign_prefix}
+    if created_at is not None:
+        values["created_at"] = created_at
     at = (await conn.execute(insert_into(token).values(values).returning(token.c.created_at))).scalar_one()
     await _write_nodes(conn, new)
     return with_changes(record, token=with_changes(new, created_at=at))
@@ -100,28 +112,36 @@ async def _hold_what_a_token_hangs_on(conn: AsyncConnection, record: TokenRecord
             raise ConflictError("every token of this family is revoked; issue a new one")
     if new.parent is not None:
         found = await conn.execute(
-            select(token.c.revoked_at).where(token.c.id == new.parent).with_for_update(read=True)
+            select(token.c.revoked_at, token.c.successor_id).where(token.c.id == new.parent).with_for_update(read=True)
         )
         parent = found.one_or_none()
         if parent is None or parent.revoked_at is not None:
             raise ConflictError("the token that this one is to be issued by is revoked")
+        if parent.successor_id is not None:
+            raise ConflictError("the token that this one is to be issued by was replaced just now; try again")
 
 
 async def find_by_digest(conn: AsyncConnection, digest: bytes, *, memberships: bool = True) -> TokenReading:
     """In one statement; `record` is None for an unknown digest. Revoked and expired tokens are found too."""
-    return await _find(conn, token.c.digest == digest, memberships=memberships)
+    return await _find(conn, _finding("digest", memberships=memberships), digest, memberships=memberships)
 
 
 async def find_by_id(conn: AsyncConnection, token_id: TokenId, *, memberships: bool = True) -> TokenReading:
     """Like `find_by_digest`, by public id: for a token's ancestors (T4)."""
-    return await _find(conn, token.c.id == token_id, memberships=memberships)
+    return await _find(conn, _finding("id", memberships=memberships), token_id, memberships=memberships)
 
 
 _RECORD: Final = tuple(column for column in token.c if column.name != "digest")
+_OWNERS_LOCK: Final = 720_311
+_IMPORTS_LOCK: Final = 720_313
+"""Any numbers that no other pair of lock numbers begins with."""
 
 
-async def _find(conn: AsyncConnection, which: ColumnElement[bool], *, memberships: bool) -> TokenReading:
+@cache
+def _finding(column: str, *, memberships: bool) -> Select[Any]:
+    """Made once: decisions wait for it, and making a statement costs more than asking it."""
     # The revision comes first and everything is joined to it, so that it comes back also when there is no token.
+    which = token.c[column] == bindparam("which", type_=token.c[column].type)
     joined = (
         revision.outerjoin(token, which)
         .outerjoin(account, account.c.node_id == token.c.owner_id)
@@ -148,7 +168,11 @@ async def _find(conn: AsyncConnection, which: ColumnElement[bool], *, membership
         )
         joined = joined.outerjoin(held, true())
         wanted += [held.c.member_nodes, held.c.member_roles]
-    row = (await conn.execute(select(*wanted).select_from(joined))).mappings().one()
+    return select(*wanted).select_from(joined)
+
+
+async def _find(conn: AsyncConnection, query: Select[Any], which: object, *, memberships: bool) -> TokenReading:
+    row = (await conn.execute(query, {"which": which})).mappings().one()
     stamp = read_stamp(row)
     if row["id"] is None:
         return TokenReading(stamp, None)
@@ -210,6 +234,28 @@ async def replace(conn: AsyncConnection, changes: ChangeSet, record: TokenRecord
     await conn.execute(delete(token_node).where(token_node.c.token_id == edited.id))
     await _write_nodes(conn, edited)
     changes.touch(ChangeKind.TOKEN, edited.id)
+
+
+async def hold_imports(conn: AsyncConnection) -> None:
+    """One import of tokens at a time: of two that bring the same one the second finds it here."""
+    await conn.execute(select(func.pg_advisory_xact_lock(_IMPORTS_LOCK, 0)))
+
+
+async def find_known(conn: AsyncConnection, digests: Sequence[bytes]) -> tuple[bytes, ...]:
+    """Those of these digests that some token has, alive or not."""
+    chosen = literal(list(digests), ARRAY(LargeBinary))
+    query = select(token.c.digest).where(token.c.digest == func.any(chosen))
+    return tuple(bytes(found) for found in (await conn.execute(query)).scalars())
+
+
+async def hold_and_count(conn: AsyncConnection, owner: NodeId) -> int:
+    """How many living tokens an owner has; no other transaction that asks this adds one before this one ends."""
+    key = f"tokens of {owner}" if isinstance(owner, int) else f"tokens named {owner}"
+    await conn.execute(select(func.pg_advisory_xact_lock(_OWNERS_LOCK, func.hashtext(key))))
+    owned = token.c.owner_id == owner if isinstance(owner, int) else token.c.owner_name == owner
+    alive = or_(token.c.expires_at.is_(None), token.c.expires_at > authz_now)
+    query = select(func.count()).where(owned, token.c.revoked_at.is_(None), alive)
+    return int((await conn.execute(query)).scalar_one())
 
 
 async def revoke(conn: AsyncConnection, changes: ChangeSet, token_id: TokenId, *, reason: str) -> bool:
@@ -327,8 +373,20 @@ def _scope_json(scope: Scope) -> dict[str, object]:
     return {"catalog": scope.catalog, "reach": reach, "permissions": list(scope.permissions)}
 
 
+# Names, versions and conditions are few and tokens many: each is kept once for all of them.
+
+
+@lru_cache(4096)
+def _catalogs(found: tuple[tuple[str, int], ...]) -> dict[str, int]:
+    return {intern(name): version for name, version in found}
+
+
+@lru_cache(4096)
+def _conditions(networks: tuple[str, ...]) -> Conditions:
+    return Conditions(networks)
+
+
 def _scope(found: Mapping[str, Any]) -> Scope:
-    """Names are few and tokens many: each name is kept once for all of them."""
     reach = found["reach"]
     return Scope(
         catalog=intern(found["catalog"]),
@@ -345,7 +403,7 @@ def read_record(row: RowMapping | Mapping[str, Any]) -> TokenRecord:
     read = Token(
         id=TokenId(row["id"]),
         owner=row["owner_id"] if row["owner_id"] is not None else row["owner_name"],
-        catalogs={intern(name): version for name, version in row["catalogs"].items()},
+        catalogs=_catalogs(tuple(row["catalogs"].items())),
         kind=TokenKind(row["kind"]),
         scopes=tuple(_scope(scope) for scope in row["scopes"]),
         legacy_scopes=tuple(row["legacy_scopes"]),
@@ -354,7 +412,7 @@ def read_record(row: RowMapping | Mapping[str, Any]) -> TokenRecord:
         not_before=row["not_before"],
         expires_at=row["expires_at"],
         revoked_at=row["revoked_at"],
-        conditions=Conditions(networks=tuple(row["conditions"].get("networks", ()))),
+        conditions=_conditions(tuple(row["conditions"].get("networks", ()))),
         parent=row["parent_id"],
         resource_owner=resource_owner,
         evaluates=tuple(row["evaluates"]),
@@ -369,4 +427,6 @@ def read_record(row: RowMapping | Mapping[str, Any]) -> TokenRecord:
         created_by_user=row["created_by_user"],
         revoked_reason=row["revoked_reason"],
         last_used_at=row["last_used_at"],
+        successor=row["successor_id"],
+        foreign_prefix=row["foreign_prefix"],
     )

@@ -23,6 +23,7 @@ _TOKEN_ID_LENGTH: Final = 22  # 62 ** 22 > 256 ** 16
 _PREFIX: Final = re.compile(r"[A-Za-z0-9]{1,16}")
 _KID: Final = re.compile(r"[a-z0-9]{1,8}")
 _SECRET: Final = re.compile(r"([A-Za-z0-9]{1,16})_([a-z0-9]{1,8})_([A-Za-z0-9]{43})([A-Za-z0-9]{6})")
+_FOREIGN: Final = re.compile(r"[A-Za-z0-9._~+/=-]{16,255}")  # what a bearer token may be (RFC 6750)
 _TOKEN_ID: Final = re.compile(r"tok_[A-Za-z0-9]{22}")
 
 
@@ -103,6 +104,21 @@ def parse_secret(text: str, *, prefix: str | None = None) -> ParsedSecret | None
 def digest(secret: TokenSecret, pepper: bytes) -> bytes:
     """HMAC-SHA-256 over the whole secret, 32 bytes: what the database holds and a look-up asks for."""
     return hmac.digest(pepper, secret.reveal().encode(), hashlib.sha256)
+
+
+def is_foreign_secret(text: str, prefix: str) -> bool:
+    """Whether a text could be a secret that another system made, by its beginning: it has no checksum of ours."""
+    return text.startswith(prefix) and _FOREIGN.fullmatch(text) is not None
+
+
+def sha256_hex(text: str) -> str:
+    """What an import knows of a secret: 64 lower-case hex digits."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def imported_digest(sha256: str, pepper: bytes) -> bytes:
+    """Of a secret that another system made, by its `sha256_hex`: never that of a secret of ours, which is no hex."""
+    return hmac.digest(pepper, sha256.encode(), hashlib.sha256)
 
 
 def new_token_id() -> TokenId:

@@ -39,6 +39,7 @@ class OperationCountsView(BaseModel):
     idle_public_read: int = Field(description="marked so, without effect")
     alternatives: int = Field(description="ways to satisfy them, in all")
     unusable: int = Field(description="of these, ways whose target can never be of the boundary")
+    needs_schema: int = Field(0, description="reached by GraphQL documents only where the API's schema is installed")
 
 
 class CoverageAnswer(BaseModel):
@@ -52,6 +53,7 @@ class CoverageAnswer(BaseModel):
     by_kind: dict[OperationKind, OperationCountsView]
     extension_permissions: int
     extension_operations: int
+    schema_number: int = Field(0, description="the GraphQL schema that counts, 0 for none; see `graphql-schema`")
     revision: Revision
 
 

@@ -43,6 +43,10 @@ class ImportQuery(StrictQuery):
         PlainText,
         Field(max_length=63, pattern=r"^[a-z0-9][a-z0-9_-]*$", description="the source of lines that name none"),
     ] = DEFAULT_SOURCE
+    grandfather: bool = Field(
+        default=True,
+        description="where places move into a group that requires approval: live tokens keep what they held there",
+    )
 
 
 class ImportAnswer(BaseModel):
@@ -163,7 +167,7 @@ async def import_directory(
     management = services.management
     await directory.require_may_import(management, actor)
     body = await read_body(request, management.limits.import_bytes)
-    return await directory.import_directory(management, actor, body, source=query.source)
+    return await directory.import_directory(management, actor, body, source=query.source, grandfather=query.grandfather)
 
 
 @router.get("/nodes", response_model=NodePage, responses=authenticated(), summary="List groups, projects and users")

@@ -74,6 +74,10 @@ class TokenBody(Strict):
         "with it at the latest. A token that is a child itself issues only children",
     )
     may_rotate_self: bool = Field(default=False, description="whether the token may replace its own secret")
+    template: str | None = Field(
+        None, description="in place of scopes: one of `GET /v1/templates` for this catalog, as `ci-pipeline`"
+    )
+    nodes: list[str] = Field(default_factory=list, description="beside a template: the groups and projects it is for")
 
     def draft(self) -> TokenDraft:
         return TokenDraft(
@@ -94,6 +98,8 @@ class TokenBody(Strict):
             evaluates=tuple(self.evaluates),
             parent=self.parent,
             may_rotate_self=self.may_rotate_self,
+            template=self.template,
+            nodes=tuple(self.nodes),
         )
 
 
@@ -185,8 +191,29 @@ class TokenView(BaseModel):
     parent: str | None = Field(description="the token that this one is a child of")
     may_rotate_self: bool
     created_by: CreatedBy
+    replaced_by: str | None = Field(
+        None, description="the token that a rotation put in its place; while active it still works beside that one"
+    )
+    imported_as: str | None = Field(None, description="what its secret begins with, where another system made it")
+    etag: str | None = Field(None, description="for `If-Match` of an edit; null where only a part is shown")
     partial: bool = Field(description="only what lies inside groups that the caller manages is shown")
     grants: list[str] = Field(description="groups whose approval the token has or waits for")
+
+
+class TokenPrivilege(BaseModel):
+    """What a token holds beyond what it was used for in the last 30 days."""
+
+    permissions: int = Field(description="how many it holds, those of `authz` not counted")
+    unused: int = Field(description="how many of these nothing rested on")
+    wide: bool = Field(description="some are unused, and the token has had a week; see its suggestion")
+
+
+class ListedToken(TokenView):
+    """A token in a list."""
+
+    privilege: TokenPrivilege | None = Field(
+        description="null for coarse tokens, and where only a part of the token is shown"
+    )
 
 
 class TokenAnswer(TokenView):
@@ -204,4 +231,4 @@ class IssuedToken(TokenAnswer):
 class TokenPage(Page):
     """Tokens."""
 
-    items: list[TokenView]
+    items: list[ListedToken]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 
 from authz_service.admin import lists, tokens
 from authz_service.admin.tokens import Idempotency
+from authz_service.api.admin.headers import ETAG, IdempotencyKey, set_etag
+from authz_service.api.admin.token_life import ISSUED, render_issued
 from authz_service.api.admin.token_shapes import (
     IssuedToken,
     RevokeQuery,
@@ -38,6 +40,14 @@ _EXAMPLES: Final = {
             }
         ],
     },
+    "from a template": {
+        "name": "nightly",
+        "owner": "ci-bot",
+        "catalog": "gitlab",
+        "template": "ci-pipeline",
+        "nodes": ["project:acme/platform/api"],
+        "expires_at": "2027-01-31T00:00:00Z",
+    },
     "a coarse token": {"name": "old-script", "kind": "legacy", "catalog": "gitlab", "legacy_scopes": ["read_api"]},
     "a gateway": {
         "name": "edge",
@@ -58,19 +68,7 @@ async def _read_token_body(request: Request) -> tuple[TokenBody, dict[str, Any]]
     "/tokens",
     status_code=HTTPStatus.CREATED,
     response_model=IssuedToken,
-    responses={
-        **authenticated(409, 413),
-        201: {
-            "description": "The token with its secret, which is shown this once",
-            "headers": {
-                "Location": {"description": "where the token is shown", "schema": {"type": "string"}},
-                "Idempotent-Replayed": {
-                    "description": "`true` when the answer is a former one, without its secret",
-                    "schema": {"type": "string"},
-                },
-            },
-        },
-    },
+    responses={**authenticated(409, 413), **ISSUED},
     openapi_extra=body_of(TokenBody, examples=_EXAMPLES),
     summary="Issue a token",
 )
@@ -79,16 +77,7 @@ async def create_token(
     actor: ActorHere,
     request: Request,
     response: Response,
-    idempotency_key: Annotated[
-        str | None,
-        Header(
-            alias="Idempotency-Key",
-            min_length=1,
-            max_length=255,
-            pattern=r"^[!-~]+$",
-            description="makes a repeated request create one token; the answer then lacks the secret",
-        ),
-    ] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> dict[str, Any]:
     """Needs `token:create` for the owner. All faults of the body are listed at once.
 
@@ -96,12 +85,7 @@ async def create_token(
     """
     body, written = await _read_token_body(request)
     repeat = None if idempotency_key is None else Idempotency(idempotency_key, written)
-    issued = await tokens.create_token(services.management, actor, body.draft(), repeat)
-    no_store(response)
-    response.headers["Location"] = f"/v1/tokens/{issued.token['id']}"
-    if issued.repeated:
-        response.headers["Idempotent-Replayed"] = "true"
-    return {**issued.token, "secret": issued.secret}
+    return render_issued(response, await tokens.create_token(services.management, actor, body.draft(), repeat))
 
 
 @router.get("/tokens", response_model=TokenPage, responses=authenticated(), summary="List tokens")
@@ -116,11 +100,18 @@ async def list_tokens(
     return await lists.list_tokens(services.management, actor, query.query())
 
 
-@router.get("/tokens/{token_id}", response_model=TokenAnswer, responses=authenticated(404), summary="Show a token")
+@router.get(
+    "/tokens/{token_id}",
+    response_model=TokenAnswer,
+    responses={**authenticated(404), 200: {"description": "The token, without its secret", "headers": ETAG}},
+    summary="Show a token",
+)
 async def show_token(services: ServicesHere, actor: ActorHere, response: Response, token_id: _Id) -> Any:
     """Never its secret. A token that the caller may not see looks like one that does not exist."""
     no_store(response)
-    return await tokens.show_token(services.management, actor, token_id)
+    found = await tokens.show_token(services.management, actor, token_id)
+    set_etag(response, found["etag"])
+    return found
 
 
 @router.delete("/tokens/{token_id}", response_model=TokenAnswer, responses=authenticated(404), summary="Revoke a token")
@@ -131,6 +122,9 @@ async def revoke_token(
     token_id: _Id,
     query: Annotated[RevokeQuery, Query()],
 ) -> Any:
-    """Ends the token and all that were issued under it, for ever. Revoking it again changes nothing and is no error."""
+    """Ends the token and all that were issued under it, for ever; and what it replaced, where that still works.
+
+    Revoking it again changes nothing and is no error.
+    """
     no_store(response)
     return await tokens.revoke_token(services.management, actor, token_id, wait=query.wait)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -67,6 +67,29 @@ class HttpRequest(One):
     attributes: dict[str, Scalar] | None = Field(None, description="flat facts of the request")
 
 
+class Document(BaseModel):
+    """One document as the client sent it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    query: str = Field(description="the document")
+    variables: dict[str, Any] | None = Field(None, description="the values of its variables")
+    operation_name: str | None = Field(None, description="which of its operations is meant, where it has several")
+
+
+class GraphqlRequest(One):
+    """One GraphQL request: a document, or a `batch` of them that is allowed as a whole only."""
+
+    query: str | None = Field(None, description="the document; needed where there is no `batch`")
+    variables: dict[str, Any] | None = Field(None, description="the values of its variables")
+    operation_name: str | None = Field(None, description="which of its operations is meant, where it has several")
+    batch: Annotated[list[Document], Field(min_length=1, max_length=20)] | None = Field(
+        None, description="several documents, sent as one request"
+    )
+    target: str | None = Field(None, description="where, for what the document does not place: " + _PLACE)
+    attributes: dict[str, Scalar] | None = Field(None, description="flat facts of the request")
+
+
 class BatchRequest(Common):
     """Up to 10,000 questions about one token."""
 
@@ -124,9 +147,71 @@ class ExplainedToken(BaseModel):
     sets: list[ExplainedSet]
 
 
+class FixStep(BaseModel):
+    """One change. What does not apply is left out; `scope` is a position in the token's scopes."""
+
+    kind: Literal[
+        "add_permissions",
+        "add_nodes",
+        "add_scope",
+        "add_legacy_scope",
+        "add_membership",
+        "change_role",
+        "make_admin",
+        "approve",
+        "relax_policy",
+    ]
+    token_id: str | None = None
+    catalog: str | None = None
+    scope: int | None = None
+    reach: Literal["selected", "all_memberships", "personal_projects", "user", "instance"] | None = None
+    nodes: list[str] | None = None
+    permissions: list[str] | None = None
+    legacy_scope: str | None = None
+    role: str | None = None
+
+
+class FixAnswer(BaseModel):
+    """Steps that together turn the denial into an allow: for people as a sentence, for programs as data."""
+
+    sentence: str
+    steps: list[FixStep]
+
+
 class CheckResponse(DecisionAnswer):
     explanation: list[ExplainedToken] | None = Field(None, description="with `explain`: how the answer came about")
+    fixes: list[FixAnswer] | None = Field(
+        None,
+        description="with `explain`, of a deny: the smallest changes that would allow it, those of the token first;"
+        " none where no change of rights would, and none that would name what `hide` hides",
+    )
     revision: str = Field(description="the revision of the facts; send it as `at_least` to go on from here")
+
+
+class PartAnswer(BaseModel):
+    """One operation that a document reaches, at one place."""
+
+    document: int | None = Field(None, description="of a `batch`: which document, from 0 on")
+    operation: str = Field(description="as the catalog calls it: `Mutation.createIssue`, `Type.Issue`")
+    at: str = Field(description="where the document first reaches it, as `project.issues.nodes`")
+    target: str | None = Field(None, description="where it is, as the document or the asker names it")
+    decision: Literal["allow", "deny"]
+    reason: str
+    message: str | None = None
+    missing: list[MissingItem] | None = None
+    hide: bool | None = None
+
+
+class DocumentFault(BaseModel):
+    """Why a document is `bad_document`."""
+
+    code: str = Field(description="stable; for programs")
+    message: str
+
+
+class GraphqlResponse(CheckResponse):
+    parts: list[PartAnswer] | None = Field(None, description="what the document reaches, each decided alone")
+    faults: list[DocumentFault] | None = Field(None, description="of a `bad_document`: all that is wrong with it")
 
 
 class BatchResponse(BaseModel):

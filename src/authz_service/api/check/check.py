@@ -28,15 +28,17 @@ from authz_service.api.wire import bearer_secret, client_address, read_body
 from authz_service.engine.model import PermissionRequest
 from authz_service.errors import CannotDecideError, Fault, InvalidBodyError
 from authz_service.pdp.check import ANY_CATALOG
-from authz_service.pdp.question import Answer, Question
+from authz_service.pdp.question import Answer, HttpCall, Question
 from authz_service.pdp.quick import QuickAnswers
 from authz_service.tokens.model import Token
 
-_gateway = HTTPBearer(auto_error=False, scheme_name="gateway", description="the token of a gateway or API server")
-router = APIRouter(tags=["decide"], dependencies=[Depends(_gateway)])
+GATEWAY_BEARER: Final = HTTPBearer(
+    auto_error=False, scheme_name="gateway", description="the token of a gateway or API server"
+)
+router = APIRouter(tags=["decide"], dependencies=[Depends(GATEWAY_BEARER)])
 
 RETRY_AFTER: Final = {"Retry-After": "1", "Cache-Control": "no-store"}
-_UNDECIDED: Final[dict[int | str, dict[str, Any]]] = {
+UNDECIDED: Final[dict[int | str, dict[str, Any]]] = {
     503: {"model": Undecided, "description": "Nothing can be decided now; treat it as a deny, and try again shortly"}
 }
 _EXAMPLE: Final = {
@@ -52,7 +54,7 @@ _EXAMPLE: Final = {
     "/check",
     response_model=CheckResponse,
     response_model_exclude_none=True,
-    responses={**authenticated(409, 413), **_UNDECIDED},
+    responses={**authenticated(409, 413), **UNDECIDED},
     openapi_extra=body_of(CheckRequest, examples={"one": _EXAMPLE}),
     summary="May this token do this here?",
 )
@@ -62,14 +64,14 @@ async def check(request: Request, services: ServicesHere, serving: ServingHere) 
     def encode(answers: list[Answer]) -> bytes:
         return encode_answer(answers[0])
 
-    return await _answer(request, services, serving, read_check, serving.body_limit, encode)
+    return await answer_asked(request, services, serving, read_check, serving.body_limit, encode)
 
 
 @router.post(
     "/check/http",
     response_model=CheckResponse,
     response_model_exclude_none=True,
-    responses={**authenticated(409, 413), **_UNDECIDED},
+    responses={**authenticated(409, 413), **UNDECIDED},
     openapi_extra=body_of(
         HttpRequest,
         examples={
@@ -89,14 +91,14 @@ async def check_http(request: Request, services: ServicesHere, serving: ServingH
     def encode(answers: list[Answer]) -> bytes:
         return encode_answer(answers[0])
 
-    return await _answer(request, services, serving, read_http, serving.body_limit, encode)
+    return await answer_asked(request, services, serving, read_http, serving.body_limit, encode)
 
 
 @router.post(
     "/check/batch",
     response_model=BatchResponse,
     response_model_exclude_none=True,
-    responses={**authenticated(409, 413), **_UNDECIDED},
+    responses={**authenticated(409, 413), **UNDECIDED},
     openapi_extra=body_of(
         BatchRequest,
         examples={"two": {"token": "azt_…", "items": [{"resource": "job", "action": "read", "target": "acme/web"}]}},
@@ -105,10 +107,10 @@ async def check_http(request: Request, services: ServicesHere, serving: ServingH
 )
 async def check_batch(request: Request, services: ServicesHere, serving: ServingHere) -> Response:
     """Up to 10,000 questions about one token, all answered at one revision (rule A12)."""
-    return await _answer(request, services, serving, read_batch, serving.batch_limit, encode_answers)
+    return await answer_asked(request, services, serving, read_batch, serving.batch_limit, encode_answers)
 
 
-async def _answer(
+async def answer_asked(
     request: Request,
     services: Services,
     serving: Serving,
@@ -116,6 +118,7 @@ async def _answer(
     limit: int,
     encode: Callable[[list[Answer]], bytes],
 ) -> Response:
+    """What all routes of decisions share: who asks, what is asked within `limit` bytes, and the answer, encoded."""
     point, metrics = services.point, serving.metrics
     try:
         # Whoever may not ask learns nothing of what this route takes.
@@ -126,11 +129,19 @@ async def _answer(
         asked = read(await read_body(request, limit))
         catalog = asked.catalog or _only_catalog(caller)
         bare = [ask.about.target for ask in asked.items if isinstance(ask.about, PermissionRequest)]
-        await point.require_may_ask(caller, catalog, bare or None, client_address=address)
+        seen_through = None
+        if bare:
+            await point.require_may_ask(caller, catalog, bare, client_address=address)
+        else:
+            seen_through = await point.find_limit(caller, catalog, client_address=address)
         question = Question(asked.items, catalog, asked.client_address, asked.freshly, asked.explain)
-        answers = await point.check(asked.secret, question)
+        answers = await point.check(asked.secret, question, limit=seen_through)
         quick: QuickAnswers = request.app.state.quick
-        quick.learn(asked.secret, catalog, bare)
+        quick.learn(
+            asked.secret,
+            catalog,
+            [ask.about if isinstance(ask.about, HttpCall) else ask.about.target for ask in asked.items],
+        )
         request.scope[CALLER_SECRET] = secret
     except CannotDecideError as error:
         metrics.undecided.labels(error.code).inc()

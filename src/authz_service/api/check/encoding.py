@@ -9,13 +9,16 @@ import msgspec
 
 from authz_service.engine.explain import describe
 from authz_service.engine.model import Decision, TracedToken
+from authz_service.engine.steps import Fix
 from authz_service.pdp.question import Answer, Stamp, format_revision
 from authz_service.tokens.model import Token
 
 JSON_TYPE: Final = "application/json"
 
 
-def encode_decision(decision: Decision, token: Token | None, trace: Sequence[TracedToken] | None = None) -> bytes:
+def encode_decision(
+    decision: Decision, token: Token | None, trace: Sequence[TracedToken] | None = None, fixes: Sequence[Fix] = ()
+) -> bytes:
     """One decision without its revision. The same decision gives the same bytes: no times, no random ids."""
     if decision.allowed:
         found: dict[str, Any] = {"decision": "allow", "reason": decision.reason}
@@ -28,6 +31,8 @@ def encode_decision(decision: Decision, token: Token | None, trace: Sequence[Tra
         found["token_id"] = token.id
     if trace is not None:
         found["explanation"] = [_explain(traced) for traced in trace]
+        if not decision.allowed:
+            found["fixes"] = [fix.document() for fix in fixes]
     return msgspec.json.encode(found)
 
 
@@ -65,7 +70,9 @@ def with_revision_many(decisions: Sequence[bytes], tail: bytes) -> bytes:
 
 
 def encode_answer(answer: Answer) -> bytes:
-    return with_revision(encode_decision(answer.decision, answer.token, answer.trace), revision_tail(answer.stamp))
+    return with_revision(
+        encode_decision(answer.decision, answer.token, answer.trace, answer.fixes), revision_tail(answer.stamp)
+    )
 
 
 def encode_answers(answers: Sequence[Answer]) -> bytes:

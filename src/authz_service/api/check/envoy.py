@@ -8,8 +8,9 @@ from typing import Final
 from fastapi import APIRouter, Depends, Request, Response
 
 from authz_service.api.check.forward import ANSWERS, GATEWAY_SCHEME, METHODS, parameters_of
-from authz_service.api.check.gateway import Call, answer_gateway, check_constants
+from authz_service.api.check.gateway import Call, answer_gateway, check_constants, read_gateway_body
 from authz_service.api.check.gateway_headers import CONSTANT_HEADERS, GatewayHeaders
+from authz_service.api.check.serving import serving_of
 from authz_service.errors import InvalidInputError
 
 router = APIRouter(tags=["gateways"], dependencies=[Depends(GATEWAY_SCHEME)])
@@ -49,6 +50,8 @@ async def envoy_constants(request: Request) -> Response:
 
 
 async def _ask(request: Request, prefix: str) -> Response:
+    body = await read_gateway_body(request, (await serving_of(request)).batch_limit)
+
     def read(headers: GatewayHeaders) -> Call:
         secret, shown = headers.find_secret()
         return Call(
@@ -58,6 +61,7 @@ async def _ask(request: Request, prefix: str) -> Response:
             path=_path(request, prefix),
             client_address=headers.find_address(_ADDRESS),
             constants=_constants(headers, whole=prefix == CONSTANTS_PREFIX),
+            body=body,
         )
 
     return await answer_gateway(request, _NAMES, read, _STRIP)

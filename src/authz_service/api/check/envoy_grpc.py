@@ -16,7 +16,7 @@ from envoy.service.auth.v3 import external_auth_pb2, external_auth_pb2_grpc
 from fastapi import FastAPI
 from google.rpc import code_pb2, status_pb2
 
-from authz_service.api.check.gateway import Asker, Call, GatewayTrust, check_constants, decide
+from authz_service.api.check.gateway import Asker, Call, GatewayTrust, body_of_gateway, check_constants, decide
 from authz_service.api.check.gateway_answers import Verdict
 from authz_service.api.check.gateway_headers import (
     AUTHORIZATION,
@@ -129,6 +129,7 @@ def _call(attributes: Any, metadata: GatewayHeaders) -> Call:
         path=http.path,
         client_address=plain_address(attributes.source.address.socket_address.address),
         constants=check_constants({name: value for name, value in constants.items() if value}),
+        body=body_of_gateway(http.raw_body or http.body.encode(), _pairs(http)),
     )
 
 

@@ -13,19 +13,23 @@ from fastapi import Request, Response
 
 from authz_service.api.check.check import cannot_decide
 from authz_service.api.check.gateway_answers import Verdict, allowed, denied, refused, unauthenticated
-from authz_service.api.check.gateway_headers import AUTHORIZATION, CONSTANTS, GATEWAY, GatewayHeaders
+from authz_service.api.check.gateway_headers import AUTHORIZATION, BODY, CONSTANTS, GATEWAY, GatewayHeaders
+from authz_service.api.check.graphql_bodies import HttpBody, read_graphql_call
 from authz_service.api.check.serving import serving_of
 from authz_service.api.state import Services, services_of
-from authz_service.api.wire import client_address, looks_like_secret
+from authz_service.api.wire import client_address, looks_like_secret, read_body
 from authz_service.engine.model import PermissionRequest
 from authz_service.errors import (
+    BodyTooLargeError,
     CannotDecideError,
     ForbiddenError,
+    InvalidBodyError,
     InvalidInputError,
     SecretInUrlError,
     UnauthenticatedError,
 )
 from authz_service.pdp.check import ANY_CATALOG, DecisionPoint
+from authz_service.pdp.documents import GraphqlCall
 from authz_service.pdp.question import Ask, HttpCall, Question
 from authz_service.telemetry import Metrics
 from authz_service.tokens.model import Token
@@ -66,6 +70,8 @@ class Call:
     path: str
     client_address: str | None
     constants: Mapping[str, str]
+    body: HttpBody | None = field(default=None, repr=False)
+    """None where the gateway sends no bodies, or the request had none."""
 
 
 def check_constants(given: Mapping[str, str]) -> Mapping[str, str]:
@@ -110,15 +116,19 @@ async def decide(services: Services, metrics: Metrics, read: Callable[[], tuple[
         caller = await _find_gateway(point, asker)
         catalog = call.constants.get("catalog") or _only_catalog(caller)
         about = _about(call)
-        targets = [about.target] if isinstance(about, PermissionRequest) else None
-        await point.require_may_ask(caller, catalog, targets, client_address=asker.address)
+        limit = None
+        if isinstance(about, PermissionRequest):
+            await point.require_may_ask(caller, catalog, [about.target], client_address=asker.address)
+        else:
+            limit = await point.find_limit(caller, catalog, client_address=asker.address)
     except (InvalidInputError, SecretInUrlError) as error:
         return refused(error.code, error.message)
     except ForbiddenError as error:
         return refused(error.code, f"the gateway may not ask: {error.message}")
     if call.secret is None:
         return unauthenticated(shown=call.shown)
-    [answer] = await point.check(call.secret, Question([Ask(about)], catalog, call.client_address))
+    question = Question([Ask(about)], catalog, call.client_address)
+    [answer] = await point.check(call.secret, question, limit=limit)
     metrics.count_decision(allowed=answer.decision.allowed, reason=answer.decision.reason)
     if answer.token is None or not answer.decision.allowed:
         return denied(answer.decision)
@@ -146,7 +156,11 @@ def _about(call: Call) -> PermissionRequest | HttpCall:
     target = constants.get("target")
     if "resource" in constants:
         return PermissionRequest(f"{constants['resource']}:{constants['action']}", target)
-    return HttpCall(call.method, call.path, target)
+
+    def document() -> GraphqlCall:
+        return read_graphql_call(call.method, call.path, call.body, target)
+
+    return HttpCall(call.method, call.path, target, document)
 
 
 def _only_catalog(caller: Token) -> str:
@@ -155,6 +169,29 @@ def _only_catalog(caller: Token) -> str:
     raise InvalidInputError(
         "say which catalog is meant: `?catalog=` in the URL that the gateway calls, or `X-Authz-Catalog`"
     )
+
+
+async def read_gateway_body(request: Request, limit: int) -> HttpBody | None:
+    """The body that the gateway passed on, with what its headers say of it; None for none. `limit` is in bytes."""
+    if request.method != "POST":
+        return None
+    try:
+        content = await read_body(request, limit)
+    except (BodyTooLargeError, InvalidBodyError):
+        return HttpBody(whole=False)
+    return body_of_gateway(content, request.scope["headers"])
+
+
+def body_of_gateway(content: bytes, pairs: Iterable[tuple[bytes, bytes]]) -> HttpBody | None:
+    """A body with what headers say of it; where they say it in two ways it counts as cut, and nobody relies on it."""
+    if not content:
+        return None
+    try:
+        headers = GatewayHeaders(pairs, BODY)
+        kind, encoding, partial = (headers.find(name) for name in BODY)
+    except InvalidInputError:
+        return HttpBody(whole=False)
+    return HttpBody(content, kind, encoding, whole=partial != "true")
 
 
 async def answer_gateway(

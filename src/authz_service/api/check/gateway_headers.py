@@ -13,6 +13,8 @@ GATEWAY: Final = "x-authz-gateway"
 """The gateway's own token."""
 CONSTANTS: Final = ("catalog", "resource", "action", "target")
 CONSTANT_HEADERS: Final = {name: f"x-authz-{name}" for name in CONSTANTS}
+BODY: Final = ("content-type", "content-encoding", "x-envoy-auth-partial-body")
+"""What is said of a body that a gateway passes on."""
 _OURS: Final = "x-authz-"
 
 

@@ -1,4 +1,4 @@
-"""The short way for `/check` and `/check/batch`: bytes in, a look-up, bytes out; the unusual takes the long way.
+"""The short way for `/check`, `/check/http` and `/check/batch`: bytes in, a look-up, bytes out, if nothing is unusual.
 
 A server that knows it asks `respond` before it makes anything of a request; any other calls it as an application.
 
@@ -41,6 +41,13 @@ class _Check(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     target: str
 
 
+class _Http(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    token: str
+    catalog: str
+    method: str
+    path: str
+
+
 class _Item(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     resource: str
     action: str
@@ -54,11 +61,13 @@ class _Batch(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _read_check: Final = msgspec.json.Decoder(_Check).decode
+_read_http: Final = msgspec.json.Decoder(_Http).decode
 _read_batch: Final = msgspec.json.Decoder(_Batch).decode
 
 # Without a backslash, quotes come in pairs around texts. Each text field is a name and a value, so a body with this
 # many quotes has each field once: msgspec itself would keep the last of two fields of one name.
 _QUOTES_OF_CHECK: Final = 4 * 5
+_QUOTES_OF_HTTP: Final = 4 * 4
 _QUOTES_OF_BATCH: Final = 4 * 2 + 2
 _QUOTES_OF_ITEM: Final = 4 * 3
 
@@ -113,6 +122,7 @@ class HotPath:
         buckets = serving.metrics.buckets
         self.routes = {
             b"/check": Route("/check", serving.body_limit, buckets, self._check),
+            b"/check/http": Route("/check/http", serving.body_limit, buckets, self._http),
             b"/check/batch": Route("/check/batch", serving.batch_limit, buckets, self._batch),
         }
         """By the path as it is written in a request line without a query."""
@@ -142,10 +152,12 @@ class HotPath:
         if quick is None or len(body) > route.limit:
             return None
         started = perf_counter()
+        request_id = self._request_id(given_id)
+        quick.request_id = request_id.decode()
         answered = route.answer(quick, authorization, body)
         if answered is None:
             return None
-        response = _RESPONSE % (len(answered), self._request_id(given_id), answered)
+        response = _RESPONSE % (len(answered), request_id, answered)
         route.timings.add(perf_counter() - started)
         return response
 
@@ -162,6 +174,8 @@ class HotPath:
         body: bytes | None = message.get("body", b"") if message["type"] == "http.request" else None
         if body is not None and message.get("more_body"):
             body = await _read_on(messages, receive, route.limit)
+        request_id = self._request_id(dict(headers).get(b"x-request-id"))
+        quick.request_id = request_id.decode()
         answered = route.answer(quick, authorization, body) if body is not None and len(body) <= route.limit else None
         if answered is None:
             await self._take_long_way(scope, _again(messages, receive), send)
@@ -174,7 +188,7 @@ class HotPath:
                     _NO_STORE,
                     (b"content-length", b"%d" % len(answered)),
                     _JSON_TYPE,
-                    (b"x-request-id", self._request_id(dict(headers).get(b"x-request-id"))),
+                    (b"x-request-id", request_id),
                 ],
             }
         )
@@ -195,6 +209,19 @@ class HotPath:
         if decision is None:
             return None
         return with_revision(decision, self._revision(quick))
+
+    def _http(self, quick: QuickAnswers, authorization: bytes, body: bytes) -> bytes | None:
+        if b"\\" in body or body.count(b'"') != _QUOTES_OF_HTTP:
+            return None
+        try:
+            asked = _read_http(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        known = quick.admit(authorization, asked.token, asked.catalog)
+        if known is None:
+            return None
+        decision = quick.answer_call(known, asked.catalog, asked.method, asked.path)
+        return None if decision is None else with_revision(decision, self._revision(quick))
 
     def _batch(self, quick: QuickAnswers, authorization: bytes, body: bytes) -> bytes | None:
         if b"\\" in body:

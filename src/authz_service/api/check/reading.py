@@ -14,6 +14,7 @@ from authz_service.directory.model import Attributes, Scalar
 from authz_service.engine.attributes import RESERVED
 from authz_service.engine.model import PermissionRequest
 from authz_service.errors import InvalidBodyError
+from authz_service.pdp.documents import MAX_DOCUMENTS, DocumentText, GraphqlCall
 from authz_service.pdp.question import Ask, Freshly, HttpCall
 
 MOST_ITEMS: Final = 10_000
@@ -21,13 +22,15 @@ MOST_ATTRIBUTES: Final = 64
 _LONGEST_NAME: Final = 64
 _LONGEST_TEXT: Final = 1024
 _ATTRIBUTE: Final = re.compile(r"(subject|resource|action|context)\.[a-z][a-z0-9_]{0,63}")
-_CATALOG: Final = re.compile(r"[a-z][a-z0-9_]{0,63}(@[1-9][0-9]{0,8})?")
+CATALOG: Final = re.compile(r"[a-z][a-z0-9_]{0,63}(@[1-9][0-9]{0,8})?")
 
 ITEM_FIELDS: Final = frozenset({"resource", "action", "target", "attributes"})
 COMMON_FIELDS: Final = frozenset({"token", "catalog", "client_address", "at_least", "fully_consistent"})
 ONE_FIELDS: Final = ITEM_FIELDS | COMMON_FIELDS | {"explain"}
 HTTP_FIELDS: Final = COMMON_FIELDS | {"explain", "method", "path", "target", "attributes"}
 MANY_FIELDS: Final = COMMON_FIELDS | {"items"}
+DOCUMENT_FIELDS: Final = frozenset({"query", "variables", "operation_name"})
+GRAPHQL_FIELDS: Final = COMMON_FIELDS | DOCUMENT_FIELDS | {"explain", "target", "attributes", "batch"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,46 @@ def read_http(body: bytes) -> Asked:
     return _asked(value, [Ask(call, attributes)], faults)
 
 
+def read_graphql(body: bytes) -> Asked:
+    """One GraphQL request. What is wrong with a document is a decision's to deny, not a fault of the body."""
+    value = _object(body)
+    faults = Faults()
+    _refuse_unknown(value, GRAPHQL_FIELDS, "", faults)
+    listed = "batch" in value
+    documents: list[DocumentText] = []
+    if not listed:
+        documents.append(_read_document(value, "", faults))
+    elif value.keys() & DOCUMENT_FIELDS:
+        faults.add("/batch", "not_together", "write `query`, or a `batch` of them")
+    elif not isinstance(value["batch"], list) or not 1 <= len(value["batch"]) <= MAX_DOCUMENTS:
+        faults.add("/batch", "out_of_range", f"write a list of 1 to {MAX_DOCUMENTS} objects with `query`")
+    else:
+        for position, inner in enumerate(value["batch"]):
+            where = f"/batch/{position}"
+            if not isinstance(inner, dict):
+                faults.add(where, "wrong_type", "write an object")
+                continue
+            _refuse_unknown(inner, DOCUMENT_FIELDS, where, faults)
+            documents.append(_read_document(inner, where, faults))
+    target = _text(value, "target", faults)
+    given = value.get("attributes")
+    attributes = {} if given is None else _read_attributes(given, "/attributes", faults)
+    return _asked(value, [Ask(GraphqlCall(documents, target, listed=listed), attributes)], faults)
+
+
+def _read_document(value: Mapping[str, Any], where: str, faults: Faults) -> DocumentText:
+    query, variables, name = value.get("query"), value.get("variables"), value.get("operation_name")
+    if not isinstance(query, str):
+        _need(value, "query", "write the document as the client sent it", where, faults)
+    if variables is not None and not isinstance(variables, dict):
+        faults.add(f"{where}/variables", "wrong_type", "write an object of names and values")
+        variables = None
+    if name is not None and not isinstance(name, str):
+        faults.add(f"{where}/operation_name", "wrong_type", "write a text")
+        name = None
+    return DocumentText(str(query), variables or {}, name)
+
+
 def read_batch(body: bytes) -> Asked:
     """Many questions about one token. One malformed item refuses them all (rule A12)."""
     value = _object(body)
@@ -105,7 +148,7 @@ def _asked(value: Mapping[str, Any], items: list[Ask], faults: Faults) -> Asked:
     if not isinstance(secret, str):
         _need(value, "token", "write the secret that the end client showed", "", faults)
     catalog = _text(value, "catalog", faults)
-    if catalog is not None and not _CATALOG.fullmatch(catalog):
+    if catalog is not None and not CATALOG.fullmatch(catalog):
         faults.add("/catalog", "invalid_value", f"`{shown(catalog)}` names no catalog; write `name` or `name@1`")
     address = _text(value, "client_address", faults)
     if address is not None and not _is_address(address):

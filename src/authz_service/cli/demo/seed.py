@@ -86,7 +86,7 @@ def _drafts() -> Mapping[str, TokenDraft]:
         "sample": TokenDraft(
             "sample: jobs of the shop",
             owner=SAMPLE_OWNER,
-            catalog="gitlab@1",
+            catalog="gitlab",
             scopes=(ScopeDraft(ReachKind.SELECTED, ("job:read", "pipeline:read"), ("group:bakery/shop",)),),
             reason=_REASON,
         ),

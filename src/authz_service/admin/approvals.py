@@ -1,0 +1,278 @@
+"""What a token needs of the groups it reaches into, kept in step with it: asked, narrowed, approved by itself (P4)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from authz_service.admin.authority import Authority
+from authz_service.admin.issuing import CREATE_ANY
+from authz_service.catalog.model import Catalog
+from authz_service.directory.model import INSTANCE_ID, NodeId, User, format_target
+from authz_service.store import events, grants, policies
+from authz_service.store.changes import ChangeSet
+from authz_service.store.directory import load_paths
+from authz_service.store.events import Event, EventKind
+from authz_service.store.grandfathering import Directory
+from authz_service.store.grants import By, RequestRecord
+from authz_service.store.tokens import TokenRecord
+from authz_service.tokens.asking import Book, Ground, covers, needed
+from authz_service.tokens.grants import Approvals, Grant, GrantState, Origin, Pair, RequestState
+from authz_service.tokens.model import ReachKind, Scope, Token, TokenId, TokenKind
+from authz_service.tokens.policy import AutoApproval, outlives, set_aside
+
+DECIDE: Final = "grant:decide"
+MOST_MEMBERSHIPS: Final = 100
+"""A reach of all memberships asks so many groups at creation; with more, each is asked at the first use there."""
+OWNER_ROLE: Final = "owner"
+
+
+async def settle_token(
+    conn: AsyncConnection, touched: ChangeSet, authority: Authority, record: TokenRecord, before: Token | None
+) -> None:
+    """After a creation (`before` None) or an edit: less is taken back at once, more is asked, in this transaction."""
+    token = record.token
+    if token.kind is TokenKind.LEGACY:
+        return
+    user = await authority.world.user(token.owner) if isinstance(token.owner, int) else None
+    for name in sorted(token.catalogs):
+        book = {policy.node: policy for policy in (await policies.load_catalog(conn, name))[1]}
+        requiring = any(policy.approval is not None and policy.approval.required for policy in book.values())
+        if not requiring or set_aside(token, name, admin=user is not None and user.admin):
+            continue
+        version = token.catalogs[name]
+        catalog = await authority.world.answer(lambda world: world.catalog(name, version))  # noqa: B023
+        if catalog is not None:
+            settling = await Settling.open(conn, touched, authority, record, catalog, book)
+            await settling.settle(before)
+
+
+def folded(token: Token, catalog: Catalog) -> Token:
+    """The token with upstream places written as the catalog compares them (C9)."""
+    if not catalog.upstream:
+        return token
+
+    def fold(scope: Scope) -> Scope:
+        nodes = tuple(catalog.fold(node) if isinstance(node, str) else node for node in scope.reach.nodes)
+        return replace(scope, reach=replace(scope.reach, nodes=nodes))
+
+    return replace(token, scopes=tuple(fold(scope) for scope in token.scopes))
+
+
+async def memberships_of(authority: Authority, token: Token, catalog: str) -> list[NodeId]:
+    """Where the owner is a member, if a scope of the catalog reaches all memberships."""
+    reaching = any(scope.catalog == catalog and scope.reach.kind is ReachKind.ALL_MEMBERSHIPS for scope in token.scopes)
+    if not reaching or not isinstance(token.owner, int):
+        return []
+    return list(await authority.world.answer(lambda world: world.memberships(token.owner)))
+
+
+@dataclass(slots=True)
+class Settling:
+    """One token, one catalog, one transaction."""
+
+    conn: AsyncConnection
+    touched: ChangeSet
+    authority: Authority
+    record: TokenRecord
+    catalog: Catalog
+    book: Book
+    directory: Directory
+    ground: Ground
+    memberships: list[NodeId]
+    approvals: Approvals
+
+    @classmethod
+    async def open(
+        cls,
+        conn: AsyncConnection,
+        touched: ChangeSet,
+        authority: Authority,
+        record: TokenRecord,
+        catalog: Catalog,
+        book: Book,
+    ) -> Settling:
+        """Holds what was asked and granted for the token until the transaction ends."""
+        await grants.hold(conn, record.family)
+        book = {catalog.fold(node) if isinstance(node, str) else node: policy for node, policy in book.items()}
+        memberships = await memberships_of(authority, record.token, catalog.name)
+        memberships = [] if len(memberships) > MOST_MEMBERSHIPS else memberships
+        approvals = await grants.load_of_family(conn, record.family)
+        directory = Directory()
+        await directory.read(conn, [*book, *memberships, *_nodes_of(approvals)])
+        found = cls(
+            conn, touched, authority, record, catalog, book, directory, directory.ground(book), memberships, approvals
+        )
+        await found._read(record.token)
+        return found
+
+    async def _read(self, token: Token) -> None:
+        nodes = [node for scope in token.scopes for node in scope.reach.nodes]
+        await self.directory.read(self.conn, nodes)
+
+    def needs(self, token: Token) -> dict[NodeId, frozenset[Pair]]:
+        return needed(folded(token, self.catalog), self.catalog.name, self.memberships, self.ground)
+
+    async def settle(self, before: Token | None) -> None:
+        """Bring requests and grants in step with the token as it is now."""
+        if before is not None:
+            await self._read(before)
+        wanted = self.needs(self.record.token)
+        had = {} if before is None else self.needs(before)
+        for group in sorted({*wanted, *had}, key=str):
+            await self._settle_group(group, wanted.get(group, frozenset()), had.get(group, frozenset()))
+
+    async def _settle_group(self, group: NodeId, want: frozenset[Pair], had: frozenset[Pair]) -> None:
+        way = self.ground.way
+        grant, request = self._active(group), await self._pending(group)
+        kept: frozenset[Pair] = frozenset()
+        if grant is not None:
+            kept = self._within(grant.pairs, want)
+            if kept != grant.pairs:
+                await grants.set_pairs(self.conn, self.touched, grant, kept)
+        asked = frozenset() if request is None else self._within(request.request.asked, want)
+        added = {pair for pair in want if not covers(had, pair, way(pair[1]))}
+        new = frozenset(pair for pair in added if not covers({*kept, *asked}, pair, way(pair[1])))
+        if new:
+            await self.ask(group, asked | new, By(self.authority.token.id, _user_id(self.authority)))
+        elif request is not None and not asked:
+            by = By(self.authority.token.id, _user_id(self.authority))
+            await grants.close_request(
+                self.conn, self.touched, request, RequestState.CANCELLED, by=by, reason="no longer needed"
+            )
+        elif request is not None and asked != request.request.asked:
+            await grants.set_asked(self.conn, self.touched, request, asked)
+
+    def _within(self, pairs: Iterable[Pair], want: Iterable[Pair]) -> frozenset[Pair]:
+        """The parts of the pairs that lie inside what is wanted."""
+        way = self.ground.way
+        want = frozenset(want)
+        inner = {pair for pair in pairs if covers(want, pair, way(pair[1]))}
+        return frozenset(inner | {pair for pair in want if covers(pairs, pair, way(pair[1]))})
+
+    def _active(self, group: NodeId) -> Grant | None:
+        for grant in self.approvals.grants:
+            here = grant.catalog == self.catalog.name and grant.group == group
+            if here and grant.state is GrantState.ACTIVE:
+                return grant
+        return None
+
+    async def _pending(self, group: NodeId) -> RequestRecord | None:
+        for request in self.approvals.requests:
+            here = request.catalog == self.catalog.name and request.group == group
+            if here and request.state is RequestState.PENDING:
+                return await grants.find_request(self.conn, request.id)
+        return None
+
+    # asking
+
+    async def ask(self, group: NodeId, asked: frozenset[Pair], by: By, reason: str | None = None) -> None:
+        """Ask the group; what it or a rule gives by itself is granted at once, the rest waits for a review."""
+        given, origin = await self._given_at_once(group, asked, by)
+        await self._write(group, asked, given, origin, by, self.record.reason if reason is None else reason)
+
+    async def _write(
+        self, group: NodeId, asked: frozenset[Pair], given: frozenset[Pair], origin: Origin, by: By, reason: str
+    ) -> None:
+        conn, touched, family, name = self.conn, self.touched, self.record.family, self.catalog.name
+        if given:
+            number = await grants.open_request(conn, touched, family, name, group, given, by=by, reason=reason)
+            opened = await grants.find_request(conn, number)
+            if opened is not None:
+                await grants.close_request(
+                    conn, touched, opened, RequestState.APPROVED, by=By(), reason=f"by {origin.value}", given=given
+                )
+            await grants.give(conn, touched, family, name, group, given, origin=origin, by=By())
+            await self.tell(EventKind.GRANT_APPROVED, group, number, origin=origin.value)
+        if asked - given:
+            number = await grants.open_request(conn, touched, family, name, group, asked - given, by=by, reason=reason)
+            await self.tell(EventKind.GRANT_REQUESTED, group, number)
+
+    async def tell(self, kind: EventKind, group: NodeId, number: int, **data: object) -> None:
+        await tell(self.conn, kind, self.record.token, group, request=number, catalog=self.catalog.name, **data)
+
+    async def _given_at_once(self, group: NodeId, asked: frozenset[Pair], by: By) -> tuple[frozenset[Pair], Origin]:
+        user = self.authority.user
+        if user is None or user.service_account or by.user != user.id:
+            return frozenset(), Origin.REVIEW
+        if user.id == self.record.token.owner and await self._owns(user, group):
+            given = await self._own_part(group, asked)
+            if given:
+                return given, Origin.OWNER
+        if self._by_rule(group, asked):
+            return asked, Origin.RULE
+        return frozenset(), Origin.REVIEW
+
+    async def _owns(self, user: User, group: NodeId) -> bool:
+        held: Mapping[NodeId, str] = await self.authority.world.answer(lambda world: world.memberships(user.id))
+        return any(held.get(node) == OWNER_ROLE for node in self.ground.way(group))
+
+    async def _own_part(self, group: NodeId, asked: frozenset[Pair]) -> frozenset[Pair]:
+        """What the token that asks is itself granted there: else a denied one could have another made (P4)."""
+        authority = self.authority
+        if await authority.may(CREATE_ANY) or await authority.may_at(DECIDE, group) or authority.signed_in:
+            return asked
+        _, own = await grants.load_of_token(self.conn, authority.token.id)
+        held: set[Pair] = set()
+        for grant in own.grants:
+            if grant.catalog == self.catalog.name and grant.group == group and grant.state is GrantState.ACTIVE:
+                held |= grant.pairs
+        await self.directory.read(self.conn, [node for _, node in held])
+        way = self.ground.way
+        return frozenset(pair for pair in asked if covers(held, pair, way(pair[1])))
+
+    def _by_rule(self, group: NodeId, asked: frozenset[Pair]) -> bool:
+        """Whether each list of rules on the way up of what is asked has one that it meets (P2)."""
+        nodes = {node for _, at in asked for node in self.ground.way(at)} | {INSTANCE_ID}
+        lists = [
+            policy.approval.auto_approve
+            for node, policy in self.book.items()
+            if node in nodes and policy.approval is not None and policy.approval.auto_approve is not None
+        ]
+        return bool(lists) and all(any(self._meets(rule, group, asked) for rule in rules) for rules in lists)
+
+    def _meets(self, rule: AutoApproval, group: NodeId, asked: frozenset[Pair]) -> bool:
+        if rule.only_reads:
+            named = [self.catalog.by_name.get(name) for name, _ in asked]
+            if any(permission is None or permission.mutates for permission in named):
+                return False
+        if rule.max_lifetime_days is not None and outlives(self.record.token, rule.max_lifetime_days):
+            return False
+        nodes = {node for _, node in asked}
+        return rule.max_nodes is None or (group not in nodes and len(nodes) <= rule.max_nodes)
+
+
+async def tell(conn: AsyncConnection, kind: EventKind, token: Token, group: NodeId, **data: object) -> None:
+    """Let whoever listens at the group, or to the token, know."""
+    owner = token.owner if isinstance(token.owner, int) else None
+    nodes = (group,) if isinstance(group, int) else ()
+    await events.append_event(conn, Event(kind, token.id, owner, nodes, data))
+
+
+async def load_groups(
+    conn: AsyncConnection, records: Sequence[TokenRecord], only: Collection[NodeId] | None = None
+) -> Mapping[TokenId, list[str]]:
+    """By family: the groups whose approval a token has or waits for, by their paths of today; `only` those among."""
+    stood = await grants.load_of_families(conn, list({record.family for record in records}))
+    nodes: dict[TokenId, set[NodeId]] = {}
+    for family, found in stood.items():
+        waiting = {one.group for one in found.requests if one.state is RequestState.PENDING}
+        active = {one.group for one in found.grants if one.state is GrantState.ACTIVE}
+        nodes[family] = {node for node in waiting | active if only is None or node in only}
+    every = {node for of_family in nodes.values() for node in of_family}
+    paths = await load_paths(conn, [node for node in every if isinstance(node, int)])
+    texts: dict[NodeId, str] = {node: format_target(*named) for node, named in paths.items()}
+    texts |= {node: node for node in every if isinstance(node, str)}
+    return {family: sorted(texts[node] for node in found if node in texts) for family, found in nodes.items()}
+
+
+def _nodes_of(approvals: Approvals) -> list[NodeId]:
+    found = [node for grant in approvals.grants for _, node in grant.pairs]
+    return found + [node for request in approvals.requests for _, node in request.asked]
+
+
+def _user_id(authority: Authority) -> int | None:
+    return authority.token.owner if isinstance(authority.token.owner, int) else None

@@ -1,0 +1,171 @@
+"""Ways in: a password, a one-time link, a token that somebody holds; each ends in a session or says no more than no."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from datetime import timedelta
+from typing import Final
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from authz_service.admin.authority import MANAGEMENT
+from authz_service.admin.faults import shown
+from authz_service.admin.management import Management
+from authz_service.admin.passwords import Attempts, Passwords
+from authz_service.admin.sessions import (
+    Timeouts,
+    Visitor,
+    end_all_of,
+    open_for_token,
+    open_session,
+    require_person,
+)
+from authz_service.directory.model import DEFAULT_SOURCE, User, UserState
+from authz_service.errors import ForbiddenError, NotFoundError, UnauthenticatedError
+from authz_service.pdp.check import DecisionPoint
+from authz_service.store import audit, directory, sessions
+from authz_service.store.sessions import OpenedBy
+
+_WRONG_PASSWORD: Final = "the username or the password is not right"
+_WRONG_TOKEN: Final = "this token does not work here; check that it was copied whole, or sign in another way"
+_WRONG_LINK: Final = "this link was used already or is too old; ask for another one"
+
+
+async def sign_in_by_password(
+    management: Management,
+    passwords: Passwords,
+    attempts: Attempts,
+    name: str,
+    text: str,
+    timeouts: Timeouts,
+    visitor: Visitor,
+) -> str:
+    """What the cookie of a new session holds. Raises UnauthenticatedError in the same words whatever is wrong.
+
+    It takes as long for a name that nobody has. Raises RateLimitedError after too many failures.
+    """
+    attempts.require_left(name, visitor.address)
+    async with management.database.read() as conn:
+        user = await _find(conn, name) if name else None
+        hashed = None if user is None else await sessions.find_password(conn, int(user.id))
+    right = await passwords.verify(text, hashed)
+    if not right or user is None or user.state is not UserState.ACTIVE or user.service_account:
+        attempts.note_failure(name, visitor.address)
+        raise UnauthenticatedError(_WRONG_PASSWORD)
+
+    async def work(conn: AsyncConnection) -> str:
+        # Once more, in the transaction: who was blocked meanwhile gets no session.
+        again = await _find(conn, name)
+        if again is None or again.id != user.id or again.state is not UserState.ACTIVE:
+            raise UnauthenticatedError(_WRONG_PASSWORD)
+        return await open_session(conn, management, again, OpenedBy.PASSWORD, timeouts, visitor)
+
+    return await management.database.run_in_transaction(work)
+
+
+async def sign_in_by_token(
+    management: Management,
+    point: DecisionPoint,
+    attempts: Attempts,
+    secret: str,
+    timeouts: Timeouts,
+    visitor: Visitor,
+) -> str:
+    """A session that may what this token may, and ends with it at the latest.
+
+    Raises UnauthenticatedError for whatever is no valid token, ForbiddenError for one that manages nothing.
+    """
+    attempts.require_left("", visitor.address)
+    try:
+        token = await point.authenticate(secret, client_address=visitor.address)
+    except UnauthenticatedError:
+        attempts.note_failure("", visitor.address)
+        raise UnauthenticatedError(_WRONG_TOKEN) from None
+    if MANAGEMENT not in token.catalogs or not isinstance(token.owner, int):
+        raise ForbiddenError(
+            f"this token is not for managing: it holds nothing of the catalog `{MANAGEMENT}`; show one that does"
+        )
+
+    async def work(conn: AsyncConnection) -> str:
+        user = (await directory.load_user(conn, int(token.owner))).user
+        if user is None:
+            raise UnauthenticatedError(_WRONG_TOKEN)
+        return await open_for_token(conn, token, user, timeouts, visitor)
+
+    return await management.database.run_in_transaction(work)
+
+
+async def sign_in_by_link(
+    management: Management, attempts: Attempts, code: str, timeouts: Timeouts, visitor: Visitor
+) -> str:
+    """A session of the user that the link was made for; the link works no second time. Raises UnauthenticatedError."""
+    attempts.require_left("", visitor.address)
+
+    async def work(conn: AsyncConnection) -> str | None:
+        node = await sessions.use_link(conn, _digest(code))
+        user = None if node is None else (await directory.load_user(conn, node)).user
+        if user is None or user.state is not UserState.ACTIVE:
+            return None
+        return await open_session(conn, management, user, OpenedBy.LINK, timeouts, visitor)
+
+    cookie = await management.database.run_in_transaction(work)
+    if cookie is None:
+        attempts.note_failure("", visitor.address)
+        raise UnauthenticatedError(_WRONG_LINK)
+    return cookie
+
+
+async def make_link(management: Management, name: str, lifetime: timedelta, *, source: str = DEFAULT_SOURCE) -> str:
+    """The code of a link that signs a user in once. From the database's side: who has that may make one for anybody.
+
+    Raises NotFoundError, and ConflictError for a service account.
+    """
+    code = secrets.token_urlsafe(32)
+
+    async def work(conn: AsyncConnection) -> None:
+        user = await _person(conn, name, source)
+        await sessions.insert_link(conn, _digest(code), int(user.id), lifetime)
+        entry = audit.AuditEntry("session.link", f"user:{user.username}", details={"seconds": lifetime.total_seconds()})
+        await audit.insert(conn, entry)
+
+    await management.database.run_in_transaction(work)
+    return code
+
+
+async def set_password(
+    management: Management, passwords: Passwords, name: str, text: str, *, source: str = DEFAULT_SOURCE
+) -> str:
+    """Give a user a password, from the database's side; all their sessions end. Answers the username as it is written.
+
+    Raises InvalidInputError for a password that will not do, NotFoundError, and ConflictError for a service account.
+    """
+    async with management.database.read() as conn:
+        await _person(conn, name, source)  # said before a second is spent on the hash
+    hashed = await passwords.hash(text)
+
+    async def work(conn: AsyncConnection) -> str:
+        await directory.hold_still(conn)
+        user = await _person(conn, name, source)
+        await sessions.set_password(conn, int(user.id), hashed)
+        stamp = await end_all_of(conn, int(user.id), reason="the password was set anew")
+        await audit.insert(conn, audit.AuditEntry("password.set", f"user:{user.username}"), stamp)
+        return user.username
+
+    return await management.database.run_in_transaction(work)
+
+
+async def _find(conn: AsyncConnection, name: str, source: str = DEFAULT_SOURCE) -> User | None:
+    return (await directory.find_user(conn, source=source, username=name)).user
+
+
+async def _person(conn: AsyncConnection, name: str, source: str) -> User:
+    user = await _find(conn, name, source)
+    if user is None or user.state is UserState.DELETED:
+        raise NotFoundError(f"there is no user `{shown(name)}`; import them into the directory first")
+    require_person(user)
+    return user
+
+
+def _digest(code: str) -> bytes:
+    return hashlib.sha256(b"authz link\n" + code.encode("utf-8", "replace")).digest()

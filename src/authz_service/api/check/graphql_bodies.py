@@ -1,0 +1,143 @@
+"""GraphQL requests as clients send them to an API: read in one way only, or refused with a code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote_plus
+
+from authz_service.admin.faults import shown
+from authz_service.api.wire import parse_json
+from authz_service.catalog.graphql_documents import DocumentFault, FoundFault
+from authz_service.errors import InvalidBodyError
+from authz_service.pdp.documents import NO_DOCUMENT, DocumentText, GraphqlCall
+
+_FIELDS: Final = frozenset({"query", "variables", "operationName", "extensions"})
+_STORED: Final = "persistedQuery"
+_JSON: Final = frozenset({"application/json", "application/graphql+json"})
+_SEPARATORS: Final = re.compile("[&;]")
+_READING: Final = frozenset({"GET", "HEAD"})
+
+
+@dataclass(frozen=True, slots=True)
+class HttpBody:
+    """What a gateway passed on of a request's body. `whole` False: it cut the body, or may have.
+
+    `kind` and `encoding` are `Content-Type` and `Content-Encoding` as the client sent them.
+    """
+
+    content: bytes = b""
+    kind: str | None = None
+    encoding: str | None = None
+    whole: bool = True
+
+
+class _UnreadableError(Exception):
+    def __init__(self, message: str, code: DocumentFault = DocumentFault.UNREADABLE) -> None:
+        self.fault = FoundFault(code, message)
+
+
+def read_graphql_call(method: str, path: str, body: HttpBody | None, target: str | None) -> GraphqlCall:
+    """The documents of one request; whatever two readers could take differently is a fault. Never raises.
+
+    With POST the document is in the body alone, with GET in the query alone. `body` None: the gateway sends no bodies.
+    """
+    try:
+        return _read_call(method, path, body, target)
+    except _UnreadableError as error:
+        return GraphqlCall(target=target, faults=(error.fault,))
+
+
+def _read_call(method: str, path: str, body: HttpBody | None, target: str | None) -> GraphqlCall:
+    if method in _READING:
+        document = _read_query(path.partition("?")[2])
+        return GraphqlCall([document], target, reading=True)
+    if method != "POST":
+        raise _UnreadableError("documents are sent by POST, or by GET to read; use one of the two")
+    _refuse_query(path)
+    if body is None:
+        return GraphqlCall(target=target, faults=(NO_DOCUMENT,))
+    found = _read_body(body)
+    if isinstance(found, list):
+        return GraphqlCall([_document(each) for each in found], target, listed=True)
+    return GraphqlCall([_document(found)], target)
+
+
+def _refuse_query(path: str) -> None:
+    """However a server separates parameters and names lists: `a=1;query=…`, `query[]=…`."""
+    names = {unquote_plus(pair.partition("=")[0]) for pair in _SEPARATORS.split(path.partition("?")[2])}
+    both = sorted({name.partition("[")[0].strip() for name in names} & _FIELDS)
+    if both:
+        raise _UnreadableError(f"`{both[0]}` stands in the URL of a POST, too; send it in the body alone")
+
+
+def _read_query(query: str) -> DocumentText:
+    pairs = _pairs(query)
+    given = dict(pairs)
+    if len(given) < len(pairs):
+        raise _UnreadableError("a parameter stands twice in the URL; send it once")
+    variables = given.get("variables")
+    fields: dict[str, Any] = {name: value for name, value in given.items() if name in _FIELDS - {"variables"}}
+    if "extensions" in fields:
+        raise _UnreadableError("`extensions` in a URL is not read here; send the document by POST")
+    if variables is not None:
+        fields["variables"] = variables
+    return _document(fields)
+
+
+def _pairs(query: str) -> list[tuple[str, str]]:
+    if not query:
+        return []
+    try:
+        return parse_qsl(query, keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=100)
+    except ValueError:
+        raise _UnreadableError("the query of the URL cannot be read in one way only; send it encoded") from None
+
+
+def _read_body(body: HttpBody) -> Any:
+    if not body.whole:
+        raise _UnreadableError("the gateway did not send the whole body; raise its limit, or send less")
+    if body.encoding is not None and body.encoding.strip().lower() != "identity":
+        raise _UnreadableError("the body is compressed; send it as it is")
+    kind, _, parameters = (body.kind or "").partition(";")
+    charset = parameters.strip().lower().replace('"', "")
+    if kind.strip().lower() not in _JSON or charset not in ("", "charset=utf-8"):
+        raise _UnreadableError("only JSON in UTF-8 is read here; send `Content-Type: application/json`")
+    try:
+        return parse_json(body.content)
+    except InvalidBodyError as error:
+        raise _UnreadableError(error.message) from None
+
+
+def _document(found: object) -> DocumentText:
+    if not isinstance(found, Mapping):
+        raise _UnreadableError("a request is an object with `query`, or a list of such")
+    odd = sorted(found.keys() - _FIELDS)
+    if odd:
+        # Some servers take a stored document by its id, and then never look at the one that is sent.
+        raise _UnreadableError(f"`{shown(odd[0])}` is not read here; send `query`, `variables` and `operationName`")
+    extensions = found.get("extensions")
+    if isinstance(extensions, Mapping) and _STORED in extensions:
+        raise _UnreadableError(f"`{_STORED}` names a document that nobody sees here; send the document alone")
+    query, name = found.get("query"), found.get("operationName")
+    if not isinstance(query, str):
+        raise _UnreadableError("the request has no `query`; send the document", DocumentFault.MISSING)
+    if name is not None and not isinstance(name, str):
+        raise _UnreadableError("`operationName` is a text; send one, or leave it out")
+    return DocumentText(query, _variables(found.get("variables")), name)
+
+
+def _variables(found: object) -> Mapping[str, Any]:
+    """An object, or JSON of one in a text, as forms and URLs send it."""
+    if isinstance(found, str) and found.strip():
+        try:
+            found = parse_json(found.encode())
+        except (InvalidBodyError, UnicodeEncodeError):
+            raise _UnreadableError("`variables` is no JSON; send an object") from None
+    if found is None or found == "":
+        return {}
+    if not isinstance(found, Mapping):
+        raise _UnreadableError("`variables` is an object of names and values; send one")
+    return found

@@ -1,0 +1,187 @@
+"""`policy`, `grant`: what tokens may be at a group, what they ask of it and what it granted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+import typer
+
+from authz_service.cli import exits
+from authz_service.cli.asking import connect
+from authz_service.cli.manage import cell, pages, read_json
+from authz_service.cli.options import OutputKind, TokenFile, Url
+from authz_service.cli.printing import Output, UsageFault, print_json, print_note, print_table
+from authz_service.client.wire import Call
+
+policies: Final = typer.Typer(help="What tokens may be at a group, or everywhere.", no_args_is_help=True)
+grants: Final = typer.Typer(help="What tokens ask of a group, and what it granted.", no_args_is_help=True)
+
+Node = Annotated[str, typer.Argument(metavar="NODE", help="`group:acme`, or `instance`")]
+CatalogOption = Annotated[str | None, typer.Option("--catalog", metavar="NAME", help="of this catalog alone")]
+Numbers = Annotated[list[int], typer.Argument(metavar="NUMBER...", help="1 to 100 numbers, as the lists show them")]
+Reason = Annotated[str, typer.Option(help="why, for whoever asked")]
+
+
+@policies.command("show")
+def show_policy(
+    node: Node,
+    catalog: CatalogOption = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    output: OutputKind = Output.TABLE,
+) -> None:
+    """Show what is in force at a place, and whose policy says so."""
+    params = {"node": node} | ({} if catalog is None else {"catalog": catalog})
+    with connect(url, token_file) as client:
+        found = client.document(Call("GET", "/v1/policies", params=params))
+    if output is Output.JSON:
+        print_json(found)
+        return
+    rows = [
+        (one["catalog"], setting, cell(value["value"]), cell(value["by"]))
+        for one in found["policies"]
+        for setting, value in one["in_force"].items()
+    ]
+    print_table(("catalog", "setting", "value", "by"), rows)
+
+
+@policies.command("set")
+def set_policy(
+    node: Node,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="the policy as JSON; `-` is standard input")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="change nothing; name the tokens it would stop")] = False,
+    grandfather: Annotated[
+        bool,
+        typer.Option("--grandfather/--no-grandfather", help="live tokens keep what they hold where approval begins"),
+    ] = True,
+    url: Url = None,
+    token_file: TokenFile = None,
+    output: OutputKind = Output.TABLE,
+) -> None:
+    """Set a policy. A file that names a catalog and nothing else takes it away."""
+    params = {"node": node, "dry_run": str(dry_run).lower(), "grandfather": str(grandfather).lower()}
+    call = Call("PUT", "/v1/policies", msgspec.json.encode(read_json(file)), params)
+    with connect(url, token_file) as client:
+        done = client.document(call)
+    if output is Output.JSON:
+        print_json(done)
+        return
+    if dry_run:
+        print_note(f"{done['would_stop_count']} live tokens would stop; nothing was changed")
+        rows = [(one["id"], one["name"], one["owner"], one["reason"], one["node"]) for one in done["would_stop"]]
+        print_table(("id", "name", "owner", "reason", "where"), rows)
+        return
+    print_note(f"set; {done['grants_carried_over']} grants were carried over")
+
+
+@grants.command("requests")
+def list_requests(
+    node: Annotated[str | None, typer.Option(help="a group with all below it")] = None,
+    state: Annotated[str | None, typer.Option(help="pending, approved, denied or cancelled")] = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    output: OutputKind = Output.TABLE,
+) -> None:
+    """List what was asked, newest first."""
+    with connect(url, token_file) as client:
+        _print(pages(client, "/v1/grant-requests", {"node": node, "state": state}), "asked", output)
+
+
+@grants.command("list")
+def list_grants(
+    node: Annotated[str | None, typer.Option(help="a group with all below it")] = None,
+    state: Annotated[str | None, typer.Option(help="active or revoked")] = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    output: OutputKind = Output.TABLE,
+) -> None:
+    """List what was granted, newest first."""
+    with connect(url, token_file) as client:
+        _print(pages(client, "/v1/grants", {"node": node, "state": state}), "granted", output)
+
+
+def _print(items: Iterator[dict[str, Any]], what: str, output: Output) -> None:
+    found = list(items)
+    if output is Output.JSON:
+        print_json(found)
+        return
+    rows = [
+        (one["id"], one["state"], one["node"], one["token"]["name"], one["token"]["owner"], _pairs(one[what]))
+        for one in found
+    ]
+    print_table(("number", "state", "group", "token", "owner", what), rows)
+
+
+def _pairs(places: list[dict[str, Any]]) -> str:
+    return "; ".join(f"{', '.join(one['permissions'])} on {one['node']}" for one in places)
+
+
+@grants.command("approve")
+def approve(
+    numbers: Numbers,
+    permission: Annotated[list[str] | None, typer.Option(help="of one request: these alone")] = None,
+    node: Annotated[list[str] | None, typer.Option(help="of one request: on these places alone")] = None,
+    reason: Reason = "",
+    url: Url = None,
+    token_file: TokenFile = None,
+    output: OutputKind = Output.TABLE,
+) -> None:
+    """Approve requests, or a part of one."""
+    if not permission and not node:
+        _act("/v1/grant-requests", numbers, {"action": "approve", "reason": reason}, (url, token_file), output)
+        return
+    if len(numbers) != 1:
+        raise UsageFault("`--permission` and `--node` approve a part of one request: give one number")
+    body = {"action": "approve", "reason": reason, "permissions": permission or None, "nodes": node or None}
+    given = msgspec.json.encode({key: value for key, value in body.items() if value is not None})
+    with connect(url, token_file) as client:
+        done = client.document(Call("POST", f"/v1/grant-requests/{numbers[0]}", given))
+    if output is Output.JSON:
+        print_json(done)
+    else:
+        print_note(f"request {done['id']} is approved for {_pairs(done['given'])}")
+
+
+@grants.command("deny")
+def deny(
+    numbers: Numbers,
+    reason: Reason = "",
+    url: Url = None,
+    token_file: TokenFile = None,
+    output: OutputKind = Output.TABLE,
+) -> None:
+    """Deny requests."""
+    _act("/v1/grant-requests", numbers, {"action": "deny", "reason": reason}, (url, token_file), output)
+
+
+@grants.command("revoke")
+def revoke(
+    numbers: Numbers,
+    reason: Reason = "",
+    url: Url = None,
+    token_file: TokenFile = None,
+    output: OutputKind = Output.TABLE,
+) -> None:
+    """End grants; the tokens live on elsewhere."""
+    _act("/v1/grants", numbers, {"reason": reason}, (url, token_file), output)
+
+
+def _act(
+    path: str, numbers: list[int], said: dict[str, Any], where: tuple[str | None, Path | None], output: Output
+) -> None:
+    """Exit status 1 where one of them could not be done."""
+    with connect(*where) as client:
+        done = client.document(Call("POST", path, msgspec.json.encode({"ids": numbers, **said})))
+    if output is Output.JSON:
+        print_json(done)
+    else:
+        rows = [
+            (one["id"], one["problem"]["detail"] if one["done"] is None else one["done"]["state"])
+            for one in done["results"]
+        ]
+        print_table(("number", "what became of it"), rows)
+    if any(one["done"] is None for one in done["results"]):
+        raise typer.Exit(exits.DENIED)

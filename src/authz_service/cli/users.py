@@ -1,0 +1,93 @@
+"""`user`: passwords and links for people who sign in to the console, with access to the database alone."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from authz_service.cli.options import OutputKind
+from authz_service.cli.printing import Output, UsageFault, print_json, print_note
+
+users: Final = typer.Typer(help="People who sign in to the console.", no_args_is_help=True)
+_STDIN: Final = Path("-")
+
+Source = Annotated[str, typer.Option(metavar="SOURCE", help="of the directory, where there is more than one")]
+
+
+@users.command("set-password")
+def set_password(
+    username: str,
+    password_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="a file with the password; `-` is standard input. Else you type it"),
+    ] = None,
+    source: Source = "default",
+) -> None:
+    """Give a user a password for the console. All their sessions end."""
+    from authz_service.admin.passwords import Passwords
+    from authz_service.admin.signing import set_password as set_it
+    from authz_service.app import open_management
+    from authz_service.config import load_settings
+
+    settings = load_settings()
+    text = _ask() if password_file is None else _read(password_file)
+
+    async def work() -> str:
+        async with open_management(settings) as management:
+            return await set_it(management, Passwords(), username, text, source=source)
+
+    print_note(f"`{asyncio.run(work())}` signs in with the new password; sessions of before have ended")
+
+
+@users.command("sign-in-link")
+def sign_in_link(
+    username: str,
+    minutes: Annotated[int, typer.Option(min=1, max=1440, help="for how long the link works")] = 15,
+    source: Source = "default",
+    output: OutputKind = Output.TABLE,
+) -> None:
+    """Make a link that signs a user in once: for whoever forgot their password, or has none yet."""
+    from authz_service.admin.signing import make_link
+    from authz_service.app import open_management
+    from authz_service.config import load_settings
+
+    settings = load_settings()
+
+    async def work() -> str:
+        async with open_management(settings) as management:
+            return await make_link(management, username, timedelta(minutes=minutes), source=source)
+
+    link = link_of(settings.public_url or "", asyncio.run(work()))
+    if output is Output.JSON:
+        print_json({"sign_in_url": link})
+        return
+    print_note(f"works once, within {minutes} minutes, for whoever has it:")
+    print(link)
+
+
+def link_of(origin: str, code: str) -> str:
+    """The address to open in a browser."""
+    return f"{origin}/console/sign-in/link?code={code}"
+
+
+def _ask() -> str:
+    if not sys.stdin.isatty():
+        raise UsageFault("there is nobody to type a password: name a file, `--password-file`; `-` is standard input")
+    text = getpass.getpass("New password: ")
+    if getpass.getpass("Once more: ") != text:
+        raise UsageFault("the two are not the same; nothing was changed")
+    return text
+
+
+def _read(path: Path) -> str:
+    try:
+        text = sys.stdin.read() if path == _STDIN else path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageFault(f"`{path}` cannot be read; name a file with the password in its first line") from error
+    return text.partition("\n")[0].removesuffix("\r")

@@ -1,0 +1,179 @@
+"""From what a token was used for to the smallest scopes that hold it: never more than it holds already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from authz_service.catalog.model import Catalog, bits
+from authz_service.compiler.compile import permission_mask
+from authz_service.directory.model import NodeId, NodeKind
+from authz_service.engine.case import Case, open_case
+from authz_service.engine.model import PermissionRequest, Request, World
+from authz_service.engine.overlay import Overlay
+from authz_service.engine.places import Place, node_text
+from authz_service.engine.reach import held_at, held_in_namespace
+from authz_service.engine.suggest import Atom, Suggestion, Where, place_of, suggest
+from authz_service.tokens.model import Reach, ReachKind, Scope, Token, TokenKind
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """A permission at a place. `place` None is some place or other, or more places than are known."""
+
+    permission: str
+    place: NodeId | None
+
+
+@dataclass(frozen=True, slots=True)
+class Shrunk:
+    """The scopes for what was used; `targets` names the places of those that are new."""
+
+    scopes: tuple[Scope, ...]
+    suggestion: Suggestion
+
+
+def shrink(token: Token, catalog: Catalog, world: World, request: Request, used: Iterable[Used]) -> Shrunk:
+    """The smallest scopes of this catalog. A coarse token gets the fine-grained ones that would do instead.
+
+    `request` says when it is; what it asks is not looked at. What the token does not hold any more, and places that
+    are gone, are left out. Where a place is not known, or a scope on it would give more than the token holds there,
+    the scopes that hold the permission keep it.
+    """
+    there = Overlay(world).with_token(token)
+    case = open_case(token, catalog, there, replace(request, ask=PermissionRequest("")))
+    parts = _Parts()
+    somewhere: list[str] = []
+    for one in used:
+        permission = catalog.by_name.get(one.permission)
+        if permission is None:
+            continue
+        if one.place is None:
+            somewhere.append(permission.name)
+        else:
+            _add_at(case, permission.name, one.place, parts)
+    for name in dict.fromkeys(somewhere):
+        if not _is_placed(catalog, name, parts):
+            _keep(case, name, parts)
+    found = suggest(catalog, token, [(frozenset({atom}),) for atom in parts.atoms])
+    whole: dict[Reach, list[str]] = {}
+    for position, name in parts.kept:
+        whole.setdefault(token.scopes[position].reach, []).append(name)
+    scopes = [*found.scopes]
+    scopes += (Scope(catalog.name, reach, tuple(dict.fromkeys(names))) for reach, names in whole.items())
+    return Shrunk(_joined(scopes), found)
+
+
+@dataclass(slots=True)
+class _Parts:
+    """What is to be given at single places, and which permission of which scope stays with that scope's whole reach."""
+
+    atoms: dict[Atom, None] = field(default_factory=dict)
+    kept: dict[tuple[int, str], None] = field(default_factory=dict)
+
+
+def _is_placed(catalog: Catalog, name: str, parts: _Parts) -> bool:
+    """Whether places of every kind at which the permission exists are given anyway: one of them will do."""
+    kinds = {atom.where.kind for atom in parts.atoms if atom.permission == name}
+    return set(catalog.by_name[name].boundaries) <= kinds
+
+
+def _joined(scopes: list[Scope]) -> tuple[Scope, ...]:
+    """Scopes of one reach are one."""
+    held: dict[tuple[str, Reach], dict[str, None]] = {}
+    for scope in scopes:
+        held.setdefault((scope.catalog, scope.reach), {}).update(dict.fromkeys(scope.permissions))
+    return tuple(Scope(catalog, reach, tuple(names)) for (catalog, reach), names in held.items())
+
+
+def _add_at(case: Case, name: str, node: NodeId, parts: _Parts) -> None:
+    place = _place(case, node)
+    if place is None:
+        return
+    if case.token.kind is TokenKind.LEGACY:
+        account = place.kind is NodeKind.USER and place.id == case.own_id
+        parts.atoms[Atom(name, Where(ReachKind.USER) if account else _where(place))] = None
+        return
+    if place.kind is NodeKind.USER:
+        # The account, or the namespace that projects lie in: whichever the token holds it on.
+        held = case.lookup.user & _conferring(case, name, NodeKind.USER)
+        if held:
+            parts.atoms[Atom(name, Where(ReachKind.USER))] = None
+        if held_in_namespace(case.lookup, case.token, case.catalog, place) & _conferring(case, name, NodeKind.PROJECT):
+            if case.catalog.upstream:
+                _keep(case, name, parts)
+            else:
+                parts.atoms[Atom(name, _where(place))] = None
+        elif not held:
+            _add_below(case, name, place, parts)
+    elif place.kind is NodeKind.GROUP:
+        if _holds_whole_group(case, name, place):
+            parts.atoms[Atom(name, _where(place))] = None
+        else:
+            _add_below(case, name, place, parts)
+    elif held_at(case.lookup, case.token, case.catalog, place, case.world) & _conferring(case, name, place.kind):
+        parts.atoms[Atom(name, _where(place))] = None
+    else:
+        _add_below(case, name, place, parts)
+
+
+def _holds_whole_group(case: Case, name: str, place: Place) -> bool:
+    """Whether a scope on the group would give nothing new: what it selects gives the permission to all below, too."""
+    selected = 0
+    for node in place.chain:
+        selected |= case.lookup.selected.get(node, 0)
+    kinds = [kind for kind in (NodeKind.GROUP, NodeKind.PROJECT) if kind in case.catalog.by_name[name].boundaries]
+    return bool(kinds) and all(selected & _conferring(case, name, kind) for kind in kinds)
+
+
+def _add_below(case: Case, name: str, place: Place, parts: _Parts) -> None:
+    """A call about a place, or about all that lies below it, that rested on a scope of another shape."""
+    for position, scope in enumerate(case.token.scopes):
+        held = _held_names(case, scope, name)
+        if not held:
+            continue
+        if scope.reach.kind is not ReachKind.SELECTED:
+            parts.kept[position, held[0]] = None
+            continue
+        for inner in scope.reach.nodes:
+            below = _place(case, inner)
+            if below is None or not (place.id in below.chain or below.id in place.chain):
+                continue
+            parts.atoms[Atom(held[0], _where(below))] = None
+
+
+def _keep(case: Case, name: str, parts: _Parts) -> None:
+    for position, scope in enumerate(case.token.scopes):
+        held = _held_names(case, scope, name)
+        if held:
+            parts.kept[position, held[0]] = None
+
+
+def _held_names(case: Case, scope: Scope, name: str) -> list[str]:
+    """The scope's own permissions that confer this one somewhere: itself first, if it is among them."""
+    if scope.catalog != case.catalog.name:
+        return []
+    catalog = case.catalog
+    number = catalog.by_name[name].number
+    conferring = 0
+    for row in catalog.holders.values():
+        conferring |= row[number]
+    held = permission_mask(catalog, scope.permissions) & conferring
+    if held >> number & 1:
+        return [name]
+    return [catalog.permissions[one].name for one in bits(held)]
+
+
+def _conferring(case: Case, name: str, kind: NodeKind) -> int:
+    return case.catalog.holders[kind][case.catalog.by_name[name].number]
+
+
+def _where(place: Place) -> Where:
+    return Where(ReachKind.INSTANCE) if place.kind is NodeKind.INSTANCE else place_of(place)
+
+
+def _place(case: Case, node: NodeId) -> Place | None:
+    if isinstance(node, str):
+        return case.places.parse(node)
+    found = case.world.node(node)
+    return None if found is None else case.places.parse(node_text(case.world, found))

@@ -1,0 +1,100 @@
+"""Every row of both published GraphQL tables, decided both ways from a document, by a schema of our own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import pytest
+from tests.builders import DAY, NOW, account, group, project, rows
+from tests.support.api_schema import Row, document_of, read_table, schema_for, variables_of
+from tests.support.memory_world import MemoryWorld
+
+from authz_service.catalog.graphql_documents import parse_document
+from authz_service.catalog.graphql_reach import Reacher
+from authz_service.catalog.graphql_schema import load_schema
+from authz_service.catalog.model import Catalog
+from authz_service.directory.model import NodeKind
+from authz_service.engine.documents import DocumentDecision, decide_document
+from authz_service.engine.model import Missing, PermissionRequest, Reason, Request
+from authz_service.store.shipped import shipped_catalogs
+from authz_service.tokens.model import Reach, ReachKind, Scope, Token, TokenId
+
+OWNER, OWN_NODE = account("dana", admin=True)
+ACME = group("acme", external_id="12")
+WEB = project("web", ACME, external_id="42")
+PLACES = {
+    "project": ("project:acme/web", Reach(ReachKind.SELECTED, (WEB.id,))),
+    "group": ("group:acme", Reach(ReachKind.SELECTED, (ACME.id,))),
+    "user": ("user:dana", Reach(ReachKind.USER)),
+    "instance": ("instance", Reach(ReachKind.INSTANCE)),
+}
+ROWS = [(version, row) for version in (1, 2) for row in read_table(version)]
+
+
+@cache
+def catalog_of(version: int) -> Catalog:
+    return next(each for each in shipped_catalogs() if each.label == f"gitlab@{version}")
+
+
+@cache
+def reacher_of(version: int, *, schema: bool) -> Reacher:
+    return Reacher(catalog_of(version), load_schema(schema_for(read_table(version))) if schema else None)
+
+
+def needed(version: int, row: Row) -> list[str]:
+    """What the row's document needs besides, at the same place: the type that a declared field is on."""
+    found = {one.permission for one in read_table(version) if row.kind == "field" and one.name == row.owner}
+    return sorted(found - {row.permission})
+
+
+def ask(version: int, row: Row, *scopes: Scope, schema: bool = True) -> DocumentDecision:
+    token = Token(TokenId("tok_a"), OWNER.id, {"gitlab": version}, scopes=scopes, created_at=NOW - DAY)
+    world = rows((OWNER, OWN_NODE), ACME, WEB, token, members=[(OWNER, ACME, "owner")])
+    world.catalogs.append(catalog_of(version))
+    target = PLACES[row.boundary][0] if row.boundary in ("instance", "user") else None
+    document = parse_document(document_of(row))
+    parts = reacher_of(version, schema=schema).reach(document, variables=variables_of(row), target=target)
+    request = Request("gitlab", PermissionRequest(""), NOW)
+    return decide_document(token, MemoryWorld(world), request, parts, target)
+
+
+def holding(version: int, row: Row) -> list[Scope]:
+    """The row's permission at its boundary, and what else its document needs."""
+    rest = tuple(needed(version, row))
+    others = [Scope("gitlab", reach, rest) for _, reach in PLACES.values()] if rest else []
+    return [Scope("gitlab", PLACES[row.boundary][1], (row.permission,)), *others]
+
+
+def placed(row: Row) -> Row:
+    """A field that is decided at users lies on an object that is somewhere else."""
+    if row.kind != "field" or row.boundary != "user" or row.owner == "Query":
+        return row
+    return replace(row, boundary="project" if row.owner in ("Project", "Note") else "group")
+
+
+def test_the_tables_are_whole():
+    assert [sum(version == one for one, _ in ROWS) for version in (1, 2)] == [251, 889]
+
+
+@pytest.mark.parametrize(("version", "row"), ROWS, ids=lambda value: getattr(value, "operation", value))
+def test_a_row_is_decided_both_ways_from_a_document(version: int, row: Row):
+    allowed = ask(version, placed(row), *holding(version, row))
+    assert allowed.whole.reason is Reason.GRANTED, allowed
+    assert row.operation in {part.part.operation for part in allowed.parts}
+
+    others = tuple(one.name for one in catalog_of(version).permissions if one.name != row.permission)
+    denied = ask(version, placed(row), *[Scope("gitlab", reach, others) for _, reach in PLACES.values()])
+    own = [part for part in denied.parts if part.part.operation == row.operation]
+    assert own
+    missing = Missing(row.permission, NodeKind(row.boundary), PLACES[row.boundary][0])
+    assert {part.decision.reason for part in own} == {Reason.PERMISSION_MISSING}
+    assert denied.whole.reason is Reason.PERMISSION_MISSING
+    assert missing in denied.whole.missing
+
+
+@pytest.mark.parametrize(("version", "row"), ROWS, ids=lambda value: getattr(value, "operation", value))
+def test_without_a_schema_roots_are_decided_and_types_are_not_guessed(version: int, row: Row):
+    told = ask(version, row, *holding(version, row), schema=False).whole.reason
+    root = row.kind == "mutation" or row.owner == "Query"
+    assert told is (Reason.GRANTED if root else Reason.SCHEMA_REQUIRED)

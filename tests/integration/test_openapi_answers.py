@@ -1,0 +1,136 @@
+"""Every operation of the OpenAPI document, asked what it allows and what it does not: no 5xx, and nothing undocumented.
+
+Whatever another part adds to the document is asked too, as soon as it stands there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import schemathesis
+import uvicorn
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+from tests.support.managing import Stage, staged
+
+from authz_service.app import create_app
+from authz_service.config import Settings
+
+# The service runs beside Hypothesis, in a thread of this process, and draws its own random numbers.
+pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module")
+
+EXAMPLES = 6
+"""For each operation, and as many that the document forbids: enough for the shapes, and all within a minute."""
+SECONDS = 20
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+DOCUMENT = create_app(Settings()).openapi()
+BOTH = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
+ASKED = [
+    pytest.param(f"{method.upper()} {path}", mode, id=f"{method.upper()} {path} {mode.value}")
+    for path, methods in DOCUMENT["paths"].items()
+    for method, operation in methods.items()
+    # What takes nothing forbids nothing.
+    for mode in (BOTH if {"parameters", "requestBody"} & operation.keys() else BOTH[:1])
+]
+SPENDS_THE_CALLER = ("/v1/self", "/oauth/revoke")
+"""A call there may end the token that it is made with."""
+
+
+@schemathesis.serializer("application/x-ndjson")
+def write_lines(_: Any, value: Any) -> bytes:
+    """What Schemathesis has no way to send by itself."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace")
+    return b"\n".join(json.dumps(one).encode() for one in (value if isinstance(value, list) else [value]))
+
+
+@dataclass
+class Running:
+    """A service behind a socket of its own, and the loop that its parts live in."""
+
+    url: str
+    stage: Stage
+    loop: asyncio.AbstractEventLoop
+    admin: str
+
+    def fresh(self) -> str:
+        return asyncio.run_coroutine_threadsafe(self.stage.admin(), self.loop).result(SECONDS)
+
+
+@pytest.fixture(scope="module")
+def running(make_database: Callable[..., str]) -> Iterator[Running]:
+    started, stopping, found = threading.Event(), threading.Event(), []
+    thread = threading.Thread(target=lambda: asyncio.run(serve(make_database(), started, stopping, found)))
+    thread.start()
+    assert started.wait(SECONDS)
+    yield found[0]
+    stopping.set()
+    thread.join(SECONDS)
+
+
+async def serve(url: str, started: threading.Event, stopping: threading.Event, found: list[Running]) -> None:
+    async with staged(url, public_url="https://authz.example.com") as stage:
+        config = uvicorn.Config(stage.app, host="127.0.0.1", port=0, lifespan="off", log_level="error")
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        loop = asyncio.get_running_loop()
+        found.append(Running(f"http://127.0.0.1:{port}", stage, loop, await stage.admin()))
+        started.set()
+        while not stopping.is_set():
+            await asyncio.sleep(0.05)
+        server.should_exit = True
+        await serving
+
+
+@pytest.fixture(scope="module")
+def operations() -> dict[str, Any]:
+    schema = schemathesis.openapi.from_dict(DOCUMENT)
+    return {one.ok().label: one.ok() for one in schema.get_all_operations()}
+
+
+@pytest.mark.parametrize(("label", "mode"), ASKED)
+def test_an_operation_answers_as_the_document_says(
+    running: Running, operations: dict[str, Any], label: str, mode: GenerationMode
+):
+    strategy = operations[label].as_strategy(generation_mode=mode)
+
+    @given(case=strategy)
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    def ask(case: Any) -> None:
+        spends = case.path.startswith(SPENDS_THE_CALLER) and case.method != "GET"
+        secret = running.fresh() if spends else running.admin
+        headers = {"Authorization": f"Bearer {secret}"}
+        answer = case.call(base_url=running.url, headers=headers, timeout=SECONDS)
+        case.validate_response(answer, checks=CHECKS, headers=headers)
+
+    ask()
+
+
+def test_the_caller_still_stands_at_the_end(running: Running):
+    """Else most answers above were a 401, and said nothing."""
+    answer = asyncio.run_coroutine_threadsafe(
+        running.stage.call("GET", "/v1/self", running.admin), running.loop
+    ).result(SECONDS)
+    assert answer.status_code == 200

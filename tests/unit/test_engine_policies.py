@@ -1,0 +1,93 @@
+"""What a denial by policy says for its message: which policy, where, since when, and which group has to approve."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from tests import builders
+from tests.builders import DAY, NOW
+from tests.support.memory_world import MemoryWorld, decide_in
+
+from authz_service.directory.model import INSTANCE_ID, Node
+from authz_service.engine.model import Decision, PolicyNote, Reason
+from authz_service.tokens.model import Scope, Token, TokenKind
+from authz_service.tokens.policy import ALWAYS, ApprovalRule, KindRule, LifetimeRule, Policy, set_aside
+
+DANA = builders.account("dana")
+ACME = builders.group("acme")
+TEAM = builders.group("team", ACME)
+WEB = builders.project("web", TEAM)
+CATALOG = builders.catalog()
+SINCE = NOW - 9 * DAY
+TOKEN = replace(builders.token(DANA[0], builders.scope(on=(ACME,))), created_at=NOW - DAY, expires_at=NOW + 5 * DAY)
+
+
+def policy(node: Node | None, **rules: Any) -> Policy:
+    """Of the instance where no node is given."""
+    return Policy(INSTANCE_ID if node is None else node.id, CATALOG.name, since=SINCE, **rules)
+
+
+def named(catalog: str, permission: str) -> Scope:
+    return replace(builders.scope(permission), catalog=catalog)
+
+
+def denied(*policies: Policy, token: Token = TOKEN) -> Decision:
+    rows = builders.rows(CATALOG, DANA, ACME, TEAM, WEB, token, members=((DANA[0], ACME, "member"),))
+    world = MemoryWorld(replace(rows, policies=policies))
+    return decide_in(world, token.id, builders.ask(target="project:acme/team/web"))
+
+
+@pytest.mark.parametrize(("node", "place"), [(None, "instance"), (ACME, "group:acme"), (TEAM, "group:acme/team")])
+def test_a_forbidden_kind_names_the_policy_its_place_and_its_beginning(node, place):
+    forbidden = policy(node, kinds={TokenKind.FINE_GRAINED: KindRule(ALWAYS)})
+    found = denied(forbidden)
+    assert found.reason is Reason.POLICY_FORBIDS_KIND
+    assert found.policy == PolicyNote(place, "forbids fine-grained tokens", SINCE)
+
+
+@pytest.mark.parametrize(("node", "place"), [(None, "instance"), (ACME, "group:acme"), (TEAM, "group:acme/team")])
+@pytest.mark.parametrize(("days", "many"), [(1, "1 day"), (2, "2 days")])
+def test_a_life_too_long_names_the_limit(node, place, days, many):
+    found = denied(policy(node, lifetimes={TokenKind.FINE_GRAINED: LifetimeRule(days)}))
+    assert found.reason is Reason.LIFETIME_EXCEEDS_POLICY
+    assert found.policy == PolicyNote(place, f"allows lives of {many} at most", SINCE)
+
+
+@pytest.mark.parametrize(("node", "place"), [(None, "group:acme"), (ACME, "group:acme"), (TEAM, "group:acme/team")])
+def test_an_approval_names_the_group_that_gives_it(node, place):
+    group = TEAM if node is TEAM else ACME
+    found = denied(policy(node, approval=ApprovalRule(required=True)))
+    assert found.reason is Reason.APPROVAL_PENDING
+    assert found.policy == PolicyNote(place, "requires approval", SINCE, group.id)
+
+
+def test_the_kind_comes_before_the_life_and_the_life_before_the_approval():
+    kinds = policy(TEAM, kinds={TokenKind.FINE_GRAINED: KindRule(ALWAYS)})
+    lives = policy(ACME, lifetimes={TokenKind.FINE_GRAINED: LifetimeRule(1)})
+    approvals = policy(None, approval=ApprovalRule(required=True))
+    assert denied(kinds, lives, approvals).reason is Reason.POLICY_FORBIDS_KIND
+    assert denied(lives, approvals).reason is Reason.LIFETIME_EXCEEDS_POLICY
+    assert denied(approvals).reason is Reason.APPROVAL_PENDING
+
+
+def test_a_life_of_exactly_the_limit_is_allowed():
+    limit = policy(ACME, lifetimes={TokenKind.FINE_GRAINED: LifetimeRule(6)})
+    assert denied(limit).allowed
+    assert denied(limit, token=replace(TOKEN, expires_at=NOW + 5 * DAY + timedelta(seconds=1))).policy is not None
+
+
+@pytest.mark.parametrize(
+    ("catalog", "scope", "admin", "aside"),
+    [
+        ("authz", named("authz", "decision:evaluate"), False, True),
+        ("authz", named("authz", "token:read"), False, False),
+        ("authz", named("orders", "decision:evaluate"), False, False),
+        ("authz", named("authz", "token:read"), True, True),
+        ("orders", named("authz", "decision:evaluate"), True, False),
+    ],
+)
+def test_policies_are_set_aside_for_admins_and_evaluators_in_management_alone(catalog, scope, admin, aside):
+    assert set_aside(replace(TOKEN, scopes=(scope,)), catalog, admin=admin) is aside
