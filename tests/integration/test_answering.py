@@ -102,6 +102,16 @@ async def both(stage: Stage):
         yield short, long
 
 
+async def warm(way: Socket, request: bytes) -> None:
+    """Ask until the request's head is remembered, so that what follows is answered in the short way."""
+    for _ in range(100):
+        await way.ask(request)
+        if Answering.heads:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("nothing was remembered")
+
+
 def post(body: bytes, caller: str, *more: str, path: str = "/check", length: int | None = None) -> bytes:
     lines = [f"POST {path} HTTP/1.1", "Host: a", f"Authorization: Bearer {caller}", "Content-Type: application/json"]
     lines += [f"Content-Length: {len(body) if length is None else length}", *more]
@@ -179,8 +189,7 @@ async def test_a_remembered_head_does_not_let_another_body_in(stage, both):
     body = json.dumps({**GOOD, "token": secret}).encode()
     other = json.dumps({**GOOD, "token": secret, "action": "run"}).encode()
     short, long = both
-    await short.say(*[post(body, caller)] * 4, answers=4)
-    assert Answering.heads
+    await warm(short, post(body, caller))
     head = post(body, caller)[: -len(body)]
     for tail in (body + CANARY, body + b"\r\n" + CANARY):
         found = [await way.say(head + tail, answers=2) for way in (short, long)]
@@ -224,8 +233,7 @@ async def test_no_request_is_made_of_what_memory_answers(stage, both, monkeypatc
     short, _ = both
     whole = post(json.dumps({**GOOD, "token": secret}).encode(), caller)
     named = post(json.dumps({**GOOD, "token": secret}).encode(), caller, "X-Request-ID: mine")
-    for _ in range(2):
-        await short.say(whole, named, answers=2)
+    await warm(short, whole)
 
     async def closed(*_: object) -> None:
         raise AssertionError("a request was made")
