@@ -29,31 +29,15 @@ from benchmarks.oracle import GRANTED
 from benchmarks.routes import calls_of
 from benchmarks.servers import HOST, free_port
 from benchmarks.workload import CATALOG, Workload, make_workload
-from benchmarks.wrk import Wrked, press_with_wrk
+from benchmarks.wrk import Wrked, press_with_wrk, write_lua
 
 _GRPC_ENVIRONMENT = "AUTHZ_GRPC_LISTEN"
-_SCRIPT = """\
-local requests = {}
-local position = 0
-
+_FILL = """\
 function init(args)
   for line in io.lines(args[1]) do
     local secret, path = line:match("^(%S+) (%S+)$")
     requests[#requests + 1] = wrk.format("GET", path, {["Authorization"] = "Bearer " .. secret})
   end
-end
-
-function request()
-  position = position % #requests + 1
-  return requests[position]
-end
-
-function done(summary, latency, requests)
-  local errors = summary.errors
-  io.write(string.format("result %d %d %d %d\\n", summary.requests, summary.duration,
-    errors.connect + errors.read + errors.write + errors.timeout, errors.status))
-  io.write(string.format("latency %.1f %.1f %.1f %.1f\\n", latency:percentile(50), latency:percentile(90),
-    latency:percentile(99), latency:percentile(99.9)))
 end
 """
 _API = """\
@@ -150,7 +134,7 @@ def write_walk(
     if not walk:
         raise SystemExit("the workload has no allowed GET")
     folder.mkdir()
-    (folder / "walk.lua").write_text(_SCRIPT, encoding="utf-8")
+    write_lua(folder, _FILL)
     file = folder / "walk.txt"
     file.write_text("".join(f"{secret} {path}\n" for secret, path in walk), encoding="utf-8")
     return file, walk

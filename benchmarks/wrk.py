@@ -12,24 +12,10 @@ from pathlib import Path
 from benchmarks.pressure import Post
 from benchmarks.servers import HOST
 
-_SCRIPT = """\
+_WALK = """\
 local requests = {}
 local position = 0
-
-function init(args)
-  local file = assert(io.open(args[1], "rb"))
-  local headers = {}
-  local path = file:read("*l")
-  for _ = 1, tonumber(file:read("*l")) do
-    local name = file:read("*l")
-    headers[name] = file:read("*l")
-  end
-  for _ = 1, tonumber(file:read("*l")) do
-    requests[#requests + 1] = wrk.format("POST", path, headers, file:read(tonumber(file:read("*l"))))
-  end
-  file:close()
-end
-
+%s
 function request()
   position = position % #requests + 1
   return requests[position]
@@ -43,6 +29,26 @@ function done(summary, latency, requests)
     latency:percentile(99), latency:percentile(99.9)))
 end
 """
+_FILL = """\
+function init(args)
+  local file = assert(io.open(args[1], "rb"))
+  local headers = {}
+  local path = file:read("*l")
+  for _ = 1, tonumber(file:read("*l")) do
+    local name = file:read("*l")
+    headers[name] = file:read("*l")
+  end
+  for _ = 1, tonumber(file:read("*l")) do
+    requests[#requests + 1] = wrk.format("POST", path, headers, file:read(tonumber(file:read("*l"))))
+  end
+  file:close()
+end
+"""
+
+
+def write_lua(folder: Path, fill: str) -> None:
+    """The script `walk.lua`: `fill` is its `init`, which fills `requests` from 1 on; it goes round these."""
+    (folder / "walk.lua").write_text(_WALK.replace("%s", fill, 1), encoding="utf-8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +78,7 @@ def write_requests(folder: Path, name: str, requests: Sequence[Post]) -> Path:
         file.write(f"{len(requests)}\n".encode())
         for each in requests:
             file.write(f"{len(each.body)}\n".encode() + each.body)
-    (folder / "walk.lua").write_text(_SCRIPT, encoding="utf-8")
+    write_lua(folder, _FILL)
     return found
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -14,12 +13,9 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
-from sqlalchemy.exc import SQLAlchemyError
 
 from authz_service import __version__, console
-from authz_service.admin.asking_again import open_first_requests
 from authz_service.admin.delivering import Deliverer
-from authz_service.admin.inactivity import AsPoliciesSay
 from authz_service.admin.leaks import LeakDesk, LeakIntake, Reports
 from authz_service.admin.management import Management, wait_out
 from authz_service.admin.outbound import Outbound
@@ -28,7 +24,6 @@ from authz_service.admin.sealing import Sealer, read_signer
 from authz_service.admin.sessions import Timeouts
 from authz_service.admin.settled import Barrier
 from authz_service.admin.shelf import Shelf
-from authz_service.admin.sweeps import Sweep, Sweeper
 from authz_service.api import admin, health, problems
 from authz_service.api import self as own
 from authz_service.api.check import authzen, authzen_search, check, envoy, forward, graphql, oauth
@@ -41,9 +36,10 @@ from authz_service.api.state import Services
 from authz_service.api.wire import refuse_also
 from authz_service.cache.bounded import Bounded
 from authz_service.cache.clock import elapsed
-from authz_service.cache.facts import Bounds, FactKey, Facts
+from authz_service.cache.facts import Bounds, Facts
 from authz_service.cache.follower import Follower, Freshness
 from authz_service.cache.journal import Journal
+from authz_service.cache.keys import FactKey
 from authz_service.cache.polling import connector
 from authz_service.cache.presence import new_member
 from authz_service.config import (
@@ -57,7 +53,8 @@ from authz_service.config import (
     read_peppers,
     read_sweep_rules,
 )
-from authz_service.errors import AuthzError, DatabaseUnavailableError
+from authz_service.errors import DatabaseUnavailableError
+from authz_service.keepers import keep_asking, keep_pruning, keep_sampling, keep_sweeping, tell_of_end
 from authz_service.pdp.check import DecisionPoint
 from authz_service.pdp.loader import Gate, Loader
 from authz_service.pdp.quick import QuickAnswers
@@ -67,16 +64,12 @@ from authz_service.pdp.secrets import Peppers
 from authz_service.pdp.usage import UsageBook, keep_folding
 from authz_service.pdp.usage import fold as fold_usage
 from authz_service.store.catalogs import check_shipped
-from authz_service.store.changes import prune_log
 from authz_service.store.database import Database, check_schema
 from authz_service.store.shipped import shipped_catalogs, shipped_texts
-from authz_service.telemetry import Measured, Metrics, logger, redact_also
+from authz_service.telemetry import Measured, Metrics, redact_also
 
-_SAMPLE_SECONDS: Final = 1.0
 _GC_THRESHOLDS: Final = (20_000, 50, 100)
 """A request leaves hardly any cycles, and the facts in memory are many: looking through them all is to be rare."""
-_PRUNE_SECONDS: Final = 600.0
-_ASK_SECONDS: Final = 0.5
 _LAST_FOLD_SECONDS: Final = 2.0
 _QUIET: Final = frozenset(
     {
@@ -247,11 +240,11 @@ async def _running(
 
         await follower.start()
         background = [
-            asyncio.create_task(_keep_sampling(sample), name="metrics"),
-            asyncio.create_task(_keep_pruning(management.database), name="pruning"),
-            asyncio.create_task(_keep_sweeping(management.database, settings, metrics), name="sweeps"),
+            asyncio.create_task(keep_sampling(sample), name="metrics"),
+            asyncio.create_task(keep_pruning(management.database), name="pruning"),
+            asyncio.create_task(keep_sweeping(management.database, read_sweep_rules(settings), metrics), name="sweeps"),
         ]
-        background.append(asyncio.create_task(_keep_asking(management, point), name="first requests"))
+        background.append(asyncio.create_task(keep_asking(management, point), name="first requests"))
         if book is not None:
             folding = keep_folding(
                 book, management.database, seconds=settings.usage_fold_seconds, kept_days=settings.usage_days
@@ -305,14 +298,8 @@ def _keepers(
         asyncio.create_task(intake.desk.run(), name="leaks"),
     ]
     for task in tasks:
-        task.add_done_callback(_tell_of_end)
+        task.add_done_callback(tell_of_end)
     return tasks
-
-
-def _tell_of_end(task: asyncio.Task[None]) -> None:
-    """Nobody waits for these tasks, so nobody would hear of their end."""
-    if not task.cancelled() and task.exception() is not None:
-        logger().error("a part of the service ended", part=task.get_name(), exc_info=task.exception())
 
 
 def _leak_intake(settings: Settings, management: Management, metrics: Metrics) -> LeakIntake:
@@ -352,57 +339,6 @@ class CountingLoader(Loader):
         wanted: Sequence[FactKey] = list(keys)
         self._metrics.loads.inc(len(wanted))
         await super().load(wanted)
-
-
-async def _keep_sampling(sample: Callable[[], None]) -> None:
-    """Each worker shows its own figures, so each has to write them down before any is asked."""
-    while True:
-        sample()
-        await asyncio.sleep(_SAMPLE_SECONDS)
-
-
-async def _keep_pruning(database: Database) -> None:
-    """Forget what no replica needs any more. All workers do it: it is done twice, or once, and never not at all."""
-    while True:
-        await asyncio.sleep(_PRUNE_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
-        with contextlib.suppress(DatabaseUnavailableError):
-            async with database.transaction() as conn:
-                await prune_log(conn)
-
-
-async def _keep_asking(management: Management, point: DecisionPoint) -> None:
-    """Ask groups about tokens that were used there without anybody's having asked them yet (P4)."""
-    while True:
-        await asyncio.sleep(_ASK_SECONDS)
-        unasked = list(point.unasked.take())
-        if unasked:
-            try:
-                await open_first_requests(management, unasked)
-            except AuthzError:
-                point.unasked.give_back(unasked)
-
-
-async def _keep_sweeping(database: Database, settings: Settings, metrics: Metrics) -> None:
-    """Every worker of every replica looks; one at a time does what is due, and goes on where another was killed."""
-    rules = read_sweep_rules(settings)
-    if not rules.interval:
-        return
-    sweeper = Sweeper(database, rules, AsPoliciesSay(rules.inactive_days))
-    while True:
-        await asyncio.sleep(rules.interval.total_seconds() / 4 * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
-        for name in Sweep:
-            try:
-                swept = await sweeper.run(name)
-            except DatabaseUnavailableError:
-                metrics.sweep_failures.labels(name.value).inc()
-            except SQLAlchemyError as error:
-                metrics.sweep_failures.labels(name.value).inc()
-                logger().error("a sweep failed", sweep=name.value, error=type(error).__name__)
-            else:
-                metrics.swept.labels(name.value).inc(swept.here)
-                if swept.row is not None and swept.row.finished_at is not None:
-                    metrics.sweeps.labels(name.value).inc()
-                    metrics.sweep_finished.labels(name.value).set(swept.row.finished_at.timestamp())
 
 
 def _sample(metrics: Metrics, facts: Facts, follower: Follower, gate: Gate) -> None:

@@ -14,7 +14,7 @@ from tests.support.managing import Stage, scope, staged
 from authz_service.catalog.routes import make_router
 from authz_service.store import tokens
 from authz_service.store.shipped import shipped_catalogs
-from authz_service.store.tokens import TokenRecord
+from authz_service.store.token_rows import TokenRecord
 from authz_service.tokens.model import Reach, ReachKind, Scope, Token
 from authz_service.tokens.secret import new_secret, new_token_id
 

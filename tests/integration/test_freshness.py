@@ -9,8 +9,8 @@ from sqlalchemy import text
 from tests.support.replica import Replica, replica
 from tests.support.world import import_lines, issue, revoke
 
-from authz_service.cache.facts import MembershipsKey, PathKey
 from authz_service.cache.follower import Freshness
+from authz_service.cache.keys import MembershipsKey, PathKey
 from authz_service.catalog.loader import load_catalog
 from authz_service.engine.model import PermissionRequest, Reason
 from authz_service.errors import (

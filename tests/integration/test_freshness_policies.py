@@ -10,8 +10,8 @@ import pytest
 from tests.support.replica import Replica, replica
 from tests.support.world import import_lines, issue
 
-from authz_service.cache.facts import GrantsKey, PoliciesKey
 from authz_service.cache.follower import Freshness
+from authz_service.cache.keys import GrantsKey, PoliciesKey
 from authz_service.catalog.loader import load_catalog
 from authz_service.directory.model import INSTANCE_ID, TargetText
 from authz_service.engine.model import PermissionRequest, Reason

@@ -6,39 +6,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from sqlalchemy import text
 from tests.support.managing import Stage, scope, staged
-
-from authz_service.pdp.usage import fold
+from tests.support.privilege import at, check, folded, later
 
 
 @pytest.fixture
 async def stage(database_url: str) -> AsyncIterator[Stage]:
     async with staged(database_url) as running:
         yield running
-
-
-async def check(stage: Stage, gateway: str, token: str, permission: str, target: str, **more: Any) -> dict[str, Any]:
-    resource, action = permission.split(":")
-    body = {"token": token, "catalog": "gitlab", "resource": resource, "action": action, "target": target} | more
-    answer = await stage.call("POST", "/check", gateway, body)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
-
-
-async def folded(stage: Stage) -> None:
-    book = stage.app.state.services.point.usage
-    await fold(book, stage.database)
-
-
-async def later(stage: Stage, interval: str) -> None:
-    async with stage.database.transaction() as conn:
-        await conn.execute(text(f"update clock_shift set shift = shift + interval '{interval}'"))
-    await stage.app.state.services.point.follower.poll_now()
-
-
-async def at(stage: Stage, nodes: list[str], *permissions: str) -> Any:
-    return await stage.scope_at("gitlab", nodes, *permissions)
 
 
 # used, suggested, narrowed

@@ -15,7 +15,7 @@ from authz_service.store import directory, directory_import, tokens
 from authz_service.store.changes import ALL_KEYS, ChangeKind, ChangeSet, Revision, append, current, since
 from authz_service.store.database import Database
 from authz_service.store.directory_import import ImportResult, apply_import
-from authz_service.store.tokens import TokenRecord
+from authz_service.store.token_rows import TokenRecord
 from authz_service.tokens.model import Token, TokenId
 
 START = (

@@ -34,7 +34,7 @@ from authz_service.store.directory_import import apply_import
 from authz_service.store.events import Event, EventKind
 from authz_service.store.roles import PRIVILEGES, grant_service_role
 from authz_service.store.sweeps import Turn, note_batch, take_turn
-from authz_service.store.tokens import TokenRecord
+from authz_service.store.token_rows import TokenRecord
 from authz_service.tokens.model import Token, TokenId
 
 ROLE, PASSWORD = "authz-service", "a-password-for-this-test"

@@ -19,7 +19,8 @@ from authz_service.store.database import Database
 from authz_service.store.directory_import import apply_import
 from authz_service.store.paging import write_cursor
 from authz_service.store.token_lists import TokenFilter, TokenSort, TokenState, list_page
-from authz_service.store.tokens import TokenReading, TokenRecord
+from authz_service.store.token_rows import TokenRecord
+from authz_service.store.tokens import TokenReading
 from authz_service.tokens.model import Conditions, Reach, ReachKind, Scope, Token, TokenId, TokenKind
 from authz_service.tokens.secret import new_token_id
 

@@ -35,6 +35,7 @@ from authz_service.store import catalog_schemas, tokens
 from authz_service.store.changes import ChangeSet, append, begin_epoch
 from authz_service.store.database import Database
 from authz_service.store.token_families import supersede
+from authz_service.store.token_rows import TokenRecord
 from authz_service.tokens.model import Reach, ReachKind, Scope, Token, TokenId
 from authz_service.tokens.secret import new_secret
 
@@ -360,5 +361,5 @@ async def _gateway(service: CaseService) -> str:
     held = Scope("authz", Reach(ReachKind.INSTANCE), ("decision:evaluate",))
     token = Token(TokenId("tok_gateway"), owner, {"authz": 1}, scopes=(held,), evaluates=("*",))
     async with service.database.transaction() as conn:
-        await tokens.insert(conn, tokens.TokenRecord(token, service.point.peppers.current, token.id), digest)
+        await tokens.insert(conn, TokenRecord(token, service.point.peppers.current, token.id), digest)
     return secret.reveal()

@@ -20,7 +20,7 @@ from authz_service.directory.model import TargetText, parse_target
 from authz_service.pdp.secrets import Peppers
 from authz_service.store import catalogs, changes, directory, directory_import, tokens
 from authz_service.store.database import Database
-from authz_service.store.tokens import TokenRecord
+from authz_service.store.token_rows import TokenRecord
 from authz_service.tokens.model import Conditions, Reach, ReachKind, Scope, Token, TokenId, TokenKind
 from authz_service.tokens.secret import new_secret, new_token_id
 

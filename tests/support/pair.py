@@ -24,6 +24,7 @@ from authz_service.store import tokens
 from authz_service.store.changes import begin_epoch
 from authz_service.store.database import Database
 from authz_service.store.shipped import shipped_catalogs
+from authz_service.store.token_rows import TokenRecord
 from authz_service.tokens.model import Reach, ReachKind, Token
 from authz_service.tokens.model import Scope as TokenScope
 from authz_service.tokens.secret import new_secret, new_token_id
@@ -125,7 +126,7 @@ class Pair:
         named = given.pop("catalogs", None) or {scope.catalog: 1 for scope in scopes}
         token = Token(new_token_id(), number, named, scopes=scopes, **given)
         async with self.database.transaction() as conn:
-            record = await tokens.insert(conn, tokens.TokenRecord(token, PEPPERS.current, token.id), digest)
+            record = await tokens.insert(conn, TokenRecord(token, PEPPERS.current, token.id), digest)
         return record.token, secret.reveal()
 
     async def shift(self, by: timedelta) -> None:

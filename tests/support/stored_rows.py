@@ -25,7 +25,7 @@ from authz_service.store.changes import ChangeSet, Stamp, append, current
 from authz_service.store.database import Database
 from authz_service.store.directory_import import apply_import
 from authz_service.store.shipped import shipped_catalogs
-from authz_service.store.tokens import TokenRecord
+from authz_service.store.token_rows import TokenRecord
 from authz_service.tokens.model import Conditions, Reach, ReachKind, Scope, Token, TokenId, TokenKind
 from authz_service.tokens.secret import new_secret
 

@@ -13,6 +13,7 @@ from authz_service.store import directory, tokens
 from authz_service.store.changes import ChangeSet, Stamp, append
 from authz_service.store.database import Database
 from authz_service.store.directory_import import apply_import
+from authz_service.store.token_rows import TokenRecord
 from authz_service.tokens.model import Reach, ReachKind, Scope, Token, TokenId
 from authz_service.tokens.secret import digest, new_secret, new_token_id
 
@@ -57,7 +58,7 @@ async def issue(
         **changes,
     )
     secret = new_secret(PEPPERS.prefix, PEPPERS.current)
-    record = tokens.TokenRecord(token, PEPPERS.current, token.id)
+    record = TokenRecord(token, PEPPERS.current, token.id)
     async with database.transaction() as conn:
         record = await tokens.insert(conn, record, digest(secret, b"p" * 32))
     return record.token, secret.reveal()

@@ -11,7 +11,7 @@ from authz_service.admin.views import format_moment
 from authz_service.directory.model import NodeId, NodeKind, format_target
 from authz_service.store import directory, grants
 from authz_service.store.grants import By, GrantRecord, RequestRecord
-from authz_service.store.tokens import TokenRecord
+from authz_service.store.token_rows import TokenRecord
 from authz_service.tokens.grants import Pair
 from authz_service.tokens.model import TokenId
 

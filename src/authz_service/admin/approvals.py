@@ -18,7 +18,7 @@ from authz_service.store.directory import load_paths
 from authz_service.store.events import Event, EventKind
 from authz_service.store.grandfathering import Directory
 from authz_service.store.grants import By, RequestRecord
-from authz_service.store.tokens import TokenRecord
+from authz_service.store.token_rows import TokenRecord
 from authz_service.tokens.asking import Book, Ground, covers, needed
 from authz_service.tokens.grants import Approvals, Grant, GrantState, Origin, Pair, RequestState
 from authz_service.tokens.model import ReachKind, Scope, Token, TokenId, TokenKind

@@ -23,7 +23,7 @@ from authz_service.store.changes import ChangeSet, format_revision
 from authz_service.store.events import EventKind
 from authz_service.store.first_requests import open_first
 from authz_service.store.grants import By
-from authz_service.store.tokens import TokenRecord
+from authz_service.store.token_rows import TokenRecord
 from authz_service.tokens.asking import covers
 from authz_service.tokens.grants import GrantState, Pair
 from authz_service.tokens.model import TokenId

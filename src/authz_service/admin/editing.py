@@ -28,7 +28,7 @@ from authz_service.pdp.check import parse_catalog
 from authz_service.store import audit, changes, token_families, tokens
 from authz_service.store.changes import ChangeSet, Stamp
 from authz_service.store.events import EventKind, append_event, event_of_token
-from authz_service.store.tokens import TokenRecord
+from authz_service.store.token_rows import TokenRecord
 from authz_service.tokens.model import Conditions, Token, TokenId, TokenKind
 from authz_service.tokens.secret import is_token_id
 

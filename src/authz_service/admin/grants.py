@@ -23,7 +23,7 @@ from authz_service.store.events import EventKind
 from authz_service.store.grandfathering import Directory
 from authz_service.store.grant_lists import ApprovalFilter
 from authz_service.store.grants import By, GrantRecord, RequestRecord
-from authz_service.store.tokens import TokenRecord
+from authz_service.store.token_rows import TokenRecord
 from authz_service.tokens.asking import covers
 from authz_service.tokens.grants import GrantState, Origin, Pair, RequestState
 from authz_service.tokens.model import TokenId

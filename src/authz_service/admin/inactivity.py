@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from authz_service.directory.model import INSTANCE_ID, NodeId
 from authz_service.store import directory, policies
 from authz_service.store.grandfathering import Directory
-from authz_service.store.tokens import TokenRecord
+from authz_service.store.token_rows import TokenRecord
 from authz_service.tokens.asking import Book
 from authz_service.tokens.model import ReachKind, Token, TokenId
 from authz_service.tokens.policy import set_aside

@@ -21,7 +21,7 @@ from authz_service.pdp.authority_facts import TransactionWorld
 from authz_service.store import directory, policies
 from authz_service.store.changes import ChangeSet
 from authz_service.store.grandfathering import grandfather
-from authz_service.store.tokens import TokenRecord, read_record
+from authz_service.store.token_rows import TokenRecord, read_record
 from authz_service.tokens.asking import Book
 from authz_service.tokens.model import ReachKind, Token, TokenKind
 from authz_service.tokens.policy import Policy

@@ -30,7 +30,7 @@ from authz_service.store import audit, changes, idempotency, token_families, tok
 from authz_service.store.changes import ChangeSet, Stamp
 from authz_service.store.events import EventKind, append_event, event_of_token
 from authz_service.store.tables import authz_now
-from authz_service.store.tokens import TokenRecord
+from authz_service.store.token_rows import TokenRecord
 from authz_service.tokens.model import TokenId
 from authz_service.tokens.secret import is_token_id, new_secret, new_token_id
 

@@ -1,4 +1,4 @@
-"""Groups and the instance by what people write for them, where a policy or an approval is meant (P1, C9)."""
+"""Groups and the instance by what people write, where policies, approvals, webhooks and trust are meant (P1, C9)."""
 
 from __future__ import annotations
 
@@ -46,6 +46,22 @@ async def find_ruled_place(
         fault = Fault("node", "invalid_value", f"`{place.text}` is no group; name a group or `{INSTANCE}`")
         raise InvalidInputError("the request has a fault", faults=[fault])
     return place.id
+
+
+async def find_own_group(management: Management, authority: Authority, text: str, permission: str, *, only: str) -> int:
+    """A group where the actor holds the permission; `only` says why nothing else will do.
+
+    Raises InvalidInputError, ForbiddenError.
+    """
+    authority.require_holds(permission)
+    place = await find_node(management, authority, text)
+    if place is None or place.kind is not NodeKind.GROUP:
+        message = unknown_target(text) if place is None else f"`{place.text}` is no group; {only}"
+        code = "target_unknown" if place is None else "invalid_value"
+        raise InvalidInputError("the request has a fault", faults=[Fault("/node", code, message)])
+    if not await authority.may(permission) and not await authority.may_at(permission, place.id):
+        raise ForbiddenError(f"this token may not do that: it needs `{permission}` on `{place.text}`")
+    return int(place.id)
 
 
 def _upstream(text: str, permission: str, *, everywhere: bool, fold: Callable[[str], str]) -> NodeId:

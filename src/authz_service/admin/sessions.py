@@ -22,7 +22,7 @@ from authz_service.store import audit, changes, directory, sessions, tokens
 from authz_service.store.changes import ChangeSet, Stamp
 from authz_service.store.sessions import NewSession, OpenedBy, SessionRow
 from authz_service.store.tables import authz_now
-from authz_service.store.tokens import TokenRecord
+from authz_service.store.token_rows import TokenRecord
 from authz_service.tokens.model import Reach, ReachKind, Scope, Token, TokenId
 from authz_service.tokens.secret import new_secret, new_token_id
 

@@ -19,7 +19,7 @@ from authz_service.directory.model import NodeId, NodeKind
 from authz_service.errors import CatalogInvalidError
 from authz_service.store import pins
 from authz_service.store.pins import Pin
-from authz_service.store.tokens import TokenRecord
+from authz_service.store.token_rows import TokenRecord
 from authz_service.tokens.model import Token, TokenId
 
 _PAGE: Final = 500

@@ -23,7 +23,7 @@ from authz_service.store.database import Database
 from authz_service.store.events import EventKind, append_event, event_of_token
 from authz_service.store.sweeps import SweepRow, Turn
 from authz_service.store.tables import authz_now
-from authz_service.store.tokens import TokenRecord
+from authz_service.store.token_rows import TokenRecord
 from authz_service.tokens.model import TokenId
 
 UNUSED: Final = "not used for too long"

@@ -24,7 +24,7 @@ from authz_service.pdp.check import EVALUATE
 from authz_service.store import audit, changes, idempotency, token_families, tokens
 from authz_service.store.changes import ChangeKind, ChangeSet, Stamp, format_revision
 from authz_service.store.events import EventKind, append_event, event_of_token
-from authz_service.store.tokens import TokenRecord
+from authz_service.store.token_rows import TokenRecord
 from authz_service.tokens.model import TokenId
 from authz_service.tokens.secret import is_token_id, new_secret, new_token_id
 

@@ -18,8 +18,7 @@ from authz_service.admin.faults import Faults, shown
 from authz_service.admin.issuing import CREATE, Issue, IssueReader
 from authz_service.admin.job_tokens import Claims, JobTokenError, check_keys, keep_public, key_id, peek, verify
 from authz_service.admin.management import Actor, Management
-from authz_service.admin.places import find_node
-from authz_service.admin.reaches import unknown_target
+from authz_service.admin.ruled_places import find_own_group
 from authz_service.admin.tokens import (
     READ,
     Issued,
@@ -31,11 +30,10 @@ from authz_service.admin.tokens import (
     store_new,
 )
 from authz_service.admin.views import format_moment
-from authz_service.directory.model import NodeKind, format_target
+from authz_service.directory.model import format_target
 from authz_service.errors import (
     AuthzError,
     ConflictError,
-    Fault,
     ForbiddenError,
     InvalidInputError,
     NotFoundError,
@@ -66,6 +64,7 @@ NAMING: Final = frozenset(
 """Claims that say whose job it is: one of them has to be named whole, or a public issuer's every user would fit."""
 _LONGEST_TEXT: Final = 500
 _MOST_CLAIMS: Final = 20
+_GROUPS_ALONE: Final = "trust rules are a group's"
 _RULE_ID: Final = re.compile(r"tru_[0-9a-f]{20}")
 _DELETED: Final = "its trust rule was removed"
 
@@ -100,7 +99,7 @@ async def create_rule(management: Management, actor: Actor, draft: TrustDraft) -
 
     async def work(conn: AsyncConnection) -> Mapping[str, Any]:
         authority = await Authority.open(conn, management, actor, hold=True)
-        node = await _group_of(management, authority, draft.node, CREATE)
+        node = await find_own_group(management, authority, draft.node, CREATE, only=_GROUPS_ALONE)
         faults = Faults()
         _check(draft, faults)
         if authority.signed_in:
@@ -146,7 +145,7 @@ async def list_rules(
     """The rules of this very group, by id."""
     async with management.database.snapshot() as conn:
         authority = await Authority.open(conn, management, actor, hold=False)
-        place = await _group_of(management, authority, node, READ)
+        place = await find_own_group(management, authority, node, READ, only=_GROUPS_ALONE)
         found, following = await trust.list_page(conn, place, limit=limit, cursor=cursor)
         revision = format_revision(await changes.current(conn))
         return {"items": [await _show(conn, rule) for rule in found], "next_cursor": following, "revision": revision}
@@ -318,19 +317,6 @@ def _read(rule: TrustRule) -> TrustDraft:
 
 def _is_service_account(issue: Issue) -> bool:
     return issue.owner is not None and issue.owner.service_account
-
-
-async def _group_of(management: Management, authority: Authority, text: str, permission: str) -> int:
-    """A group where the actor holds the permission. Raises InvalidInputError, ForbiddenError."""
-    authority.require_holds(permission)
-    place = await find_node(management, authority, text)
-    if place is None or place.kind is not NodeKind.GROUP:
-        message = unknown_target(text) if place is None else f"`{place.text}` is no group; trust rules are a group's"
-        code = "target_unknown" if place is None else "invalid_value"
-        raise InvalidInputError("the request has a fault", faults=[Fault("/node", code, message)])
-    if not await authority.may(permission) and not await authority.may_at(permission, place.id):
-        raise ForbiddenError(f"this token may not do that: it needs `{permission}` on `{place.text}`")
-    return int(place.id)
 
 
 async def _get_own(

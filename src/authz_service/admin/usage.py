@@ -26,7 +26,7 @@ from authz_service.errors import ConflictError, NotFoundError
 from authz_service.store import changes, directory, usage
 from authz_service.store.changes import format_revision
 from authz_service.store.paging import read_cursor, write_cursor
-from authz_service.store.tokens import TokenRecord
+from authz_service.store.token_rows import TokenRecord
 from authz_service.store.usage import ANYWHERE, MANY, Span, Used
 from authz_service.tokens.model import Scope, TokenId, TokenKind
 

@@ -14,7 +14,7 @@ from authz_service.admin.management import labels
 from authz_service.directory.model import NodeId, NodeKind, format_target
 from authz_service.store import directory
 from authz_service.store.token_lists import TokenState
-from authz_service.store.tokens import TokenRecord
+from authz_service.store.token_rows import TokenRecord
 from authz_service.tokens.model import ReachKind, Scope, Token, TokenKind
 
 

@@ -12,13 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from authz_service.admin.authority import INSTANCE, Authority
 from authz_service.admin.faults import Faults, shown
 from authz_service.admin.management import Actor, Management
-from authz_service.admin.places import find_node
-from authz_service.admin.reaches import unknown_target
+from authz_service.admin.ruled_places import find_own_group
 from authz_service.admin.views import format_moment
 from authz_service.directory.model import INSTANCE_ID, NodeKind, format_target
 from authz_service.errors import (
     ConflictError,
-    Fault,
     ForbiddenError,
     InvalidInputError,
     NotFoundError,
@@ -286,23 +284,13 @@ async def _check(management: Management, name: str, events: Sequence[str], url: 
 
 async def _place_of(management: Management, authority: Authority, text: str, permission: str) -> int:
     """The instance or a group, where the actor holds the permission. Raises InvalidInputError, ForbiddenError."""
+    if text != INSTANCE:
+        only = "a webhook listens at a group or at `instance`"
+        return await find_own_group(management, authority, text, permission, only=only)
     authority.require_holds(permission)
-    everywhere = await authority.may(permission)
-    if text == INSTANCE:
-        if not everywhere:
-            raise ForbiddenError(f"this token may not do that: it needs `{permission}` as an admin, or name a group")
-        return INSTANCE_ID
-    place = await find_node(management, authority, text)
-    if place is None:
-        raise InvalidInputError(
-            "the request has a fault", faults=[Fault("/node", "target_unknown", unknown_target(text))]
-        )
-    if place.kind is not NodeKind.GROUP:
-        message = f"`{place.text}` is no group; a webhook listens at a group or at `instance`"
-        raise InvalidInputError("the request has a fault", faults=[Fault("/node", "invalid_value", message)])
-    if not everywhere and not await authority.may_at(permission, place.id):
-        raise ForbiddenError(f"this token may not do that: it needs `{permission}` on `{place.text}`")
-    return int(place.id)
+    if not await authority.may(permission):
+        raise ForbiddenError(f"this token may not do that: it needs `{permission}` as an admin, or name a group")
+    return INSTANCE_ID
 
 
 async def _get_own(

@@ -6,10 +6,27 @@ import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final
 
 from authz_service.cache.bounded import Bounded
 from authz_service.cache.clock import elapsed
+from authz_service.cache.keys import (
+    AboveKey,
+    CatalogKey,
+    ExternalKey,
+    FactKey,
+    GrantsKey,
+    MembershipsKey,
+    NewestKey,
+    NodeKey,
+    PathKey,
+    PoliciesKey,
+    SchemaKey,
+    TokenIdKey,
+    TokenKey,
+    UnderKey,
+    UserKey,
+)
 from authz_service.catalog.graphql_schema import ApiSchema
 from authz_service.catalog.model import Catalog, ParameterKind
 from authz_service.compiler.approvals import Approval, compile_approvals, compile_policies
@@ -20,99 +37,6 @@ from authz_service.engine.spot import Spot
 from authz_service.tokens.grants import Approvals
 from authz_service.tokens.model import Token, TokenId
 from authz_service.tokens.policy import Policy
-
-
-class TokenKey(NamedTuple):
-    digest: bytes
-
-
-class TokenIdKey(NamedTuple):
-    token: TokenId
-
-
-class UserKey(NamedTuple):
-    user: int
-
-
-class MembershipsKey(NamedTuple):
-    user: int
-
-
-class NodeKey(NamedTuple):
-    node: int
-
-
-class PathKey(NamedTuple):
-    source: str
-    path: str
-
-
-class ExternalKey(NamedTuple):
-    source: str
-    kind: ParameterKind
-    external_id: str
-
-
-class AboveKey(NamedTuple):
-    """The places of a user's memberships and all that lies above them."""
-
-    user: int
-
-
-class UnderKey(NamedTuple):
-    """Nodes of a kind at or under a node; `node` 0 is everywhere in the source."""
-
-    source: str
-    node: int
-    kind: NodeKind
-
-
-class CatalogKey(NamedTuple):
-    name: str
-    version: int
-
-
-class SchemaKey(NamedTuple):
-    """The GraphQL schema that counts for a catalog version."""
-
-    name: str
-    version: int
-
-
-class NewestKey(NamedTuple):
-    """Which installed version of a catalog is the newest."""
-
-    name: str
-
-
-class PoliciesKey(NamedTuple):
-    """Every policy for a catalog: they are few, and each decision looks at all that lie on a way up."""
-
-    catalog: str
-
-
-class GrantsKey(NamedTuple):
-    """All that was asked and given for one token."""
-
-    token: TokenId
-
-
-FactKey: TypeAlias = (
-    TokenKey
-    | TokenIdKey
-    | UserKey
-    | MembershipsKey
-    | NodeKey
-    | PathKey
-    | ExternalKey
-    | AboveKey
-    | UnderKey
-    | CatalogKey
-    | SchemaKey
-    | NewestKey
-    | PoliciesKey
-    | GrantsKey
-)
 
 
 class NotAtHandError(Exception):

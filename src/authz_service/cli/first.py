@@ -18,7 +18,7 @@ from authz_service.store import audit, changes, directory, tokens
 from authz_service.store.changes import ChangeSet
 from authz_service.store.directory_import import apply_import
 from authz_service.store.tables import account, authz_now
-from authz_service.store.tokens import TokenRecord
+from authz_service.store.token_rows import TokenRecord
 from authz_service.tokens.model import Reach, ReachKind, Scope, Token, TokenId
 from authz_service.tokens.secret import new_secret, new_token_id
 

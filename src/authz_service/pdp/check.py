@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias, TypeVar
 
-from authz_service.cache.facts import FactKey, Facts, NotAtHandError
+from authz_service.cache.facts import Facts, NotAtHandError
 from authz_service.cache.follower import Follower
+from authz_service.cache.keys import FactKey
 from authz_service.catalog.graphql_documents import BadDocumentError
 from authz_service.catalog.model import Catalog, ParameterKind
 from authz_service.directory.model import (

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from authz_service.cache.bounded import Bounded
-from authz_service.cache.facts import FactKey, Facts, NotAtHandError
+from authz_service.cache.facts import Facts, NotAtHandError
+from authz_service.cache.keys import FactKey
 from authz_service.catalog.graphql_documents import (
     MAX_CHARACTERS,
     BadDocumentError,

@@ -10,14 +10,14 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from authz_service.cache.clock import elapsed
-from authz_service.cache.facts import (
-    TOP,
+from authz_service.cache.facts import TOP, Facts, GrantsEntry
+from authz_service.cache.follower import Follower
+from authz_service.cache.journal import Journal, Touch
+from authz_service.cache.keys import (
     AboveKey,
     CatalogKey,
     ExternalKey,
     FactKey,
-    Facts,
-    GrantsEntry,
     GrantsKey,
     MembershipsKey,
     NewestKey,
@@ -30,8 +30,6 @@ from authz_service.cache.facts import (
     UnderKey,
     UserKey,
 )
-from authz_service.cache.follower import Follower
-from authz_service.cache.journal import Journal, Touch
 from authz_service.catalog.graphql_schema import parse_stored
 from authz_service.catalog.loader import load_catalog
 from authz_service.catalog.model import Catalog, ParameterKind

@@ -64,7 +64,7 @@ class QuickAnswers:
         self._spots = point.facts.spots
         self._clock = point.follower.clock
         self._records = point.records
-        self.request_id: str | None = None
+        self.request_id = b""
         """Of the request that is being answered; the records name it."""
         self._encode = encode
         self._known: Bounded[str, Known] = Bounded(bound)
@@ -120,7 +120,7 @@ class QuickAnswers:
 
     def _may_ask(self, caller: Known) -> bool:
         """Whether the caller is known to hold `decision:evaluate` everywhere; False says nothing."""
-        found = self._facts.spots.get((caller.entry.serial, MANAGEMENT, "instance"))
+        found = self._spots.get((caller.serial, MANAGEMENT, "instance"))
         number = None if found is None else found.spot.numbers.get(_EVALUATE)
         if found is None or number is None or not found.spot.allowed >> number & 1:
             return False
@@ -185,7 +185,7 @@ class QuickAnswers:
                 allowed=reason is Reason.GRANTED,
                 reason=reason,
                 stamp=stamp,
-                request_id=self.request_id,
+                request_id=self.request_id.decode(),
                 permission=permission,
             )
 
@@ -307,7 +307,7 @@ class QuickAnswers:
             return
         else:
             key = asked
-        spots = self._facts.spots
+        spots = self._spots
         if (*known, key) not in spots:
             place = case.places.parse(key) if isinstance(key, str) else case.places.parameter(*key)
             if place is not None:

@@ -26,7 +26,7 @@ from authz_service.store.changes import Stamp
 from authz_service.store.database import Database
 from authz_service.store.directory import find_user
 from authz_service.store.paging import bad_cursor, read_cursor, write_cursor
-from authz_service.store.tokens import TokenRecord
+from authz_service.store.token_rows import TokenRecord
 from authz_service.tokens.model import Conditions, Token, TokenId
 
 __all__ = ["Allowed", "Circumstances", "Found", "FoundPlace", "Judge", "Search", "Subject", "token_subject"]

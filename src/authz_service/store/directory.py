@@ -342,7 +342,12 @@ async def _load_user(conn: AsyncConnection, which: ColumnElement[bool]) -> UserR
     if not rows:
         return UserReading(stamp, None)
     row = rows[0]
-    user = User(
+    return UserReading(stamp, read_user(row), read_node(row), row["same_as"])
+
+
+def read_user(row: RowMapping | Mapping[str, Any]) -> User:
+    """The user of a row that holds the columns of `node` and `account`."""
+    return User(
         id=row["id"],
         username=row["name"],
         state=UserState(row["state"]),
@@ -351,7 +356,6 @@ async def _load_user(conn: AsyncConnection, which: ColumnElement[bool]) -> UserR
         service_account=row["service_account"],
         home=row["home_id"],
     )
-    return UserReading(stamp, user, read_node(row), row["same_as"])
 
 
 def read_node(row: RowMapping | Mapping[str, Any]) -> Node:

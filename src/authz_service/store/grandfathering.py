@@ -13,7 +13,7 @@ from authz_service.directory.model import INSTANCE_ID, NodeId, NodeKind
 from authz_service.store import grants, policies
 from authz_service.store.changes import ChangeSet
 from authz_service.store.grants import NOBODY
-from authz_service.store.tokens import TokenRecord, read_record
+from authz_service.store.token_rows import TokenRecord, read_record
 from authz_service.tokens.asking import Book, Ground, carried_over, held_on
 from authz_service.tokens.grants import Grant, GrantState, Origin, Pair
 from authz_service.tokens.model import ReachKind, TokenId

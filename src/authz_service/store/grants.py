@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -29,7 +29,7 @@ from authz_service.store.changes import STAMP_COLUMNS, ChangeKind, ChangeSet, St
 from authz_service.store.policies import place_columns
 from authz_service.store.policy_tables import approval_no, grant_request, token_grant
 from authz_service.store.tables import authz_now, token
-from authz_service.store.tokens import TokenRecord, read_record
+from authz_service.store.token_rows import TokenRecord, read_record
 from authz_service.tokens.grants import Approvals, Grant, GrantRequest, GrantState, Origin, Pair, RequestState
 from authz_service.tokens.model import TokenId
 
@@ -301,9 +301,7 @@ async def give_many(
     if not rows:
         return
     await conn.execute(insert(token_grant), rows)
-    families = func.any(literal(list({family for family, _ in given}), ARRAY(Text)))
-    for member in (await conn.execute(select(token.c.id).where(token.c.family_id == families))).scalars():
-        changes.touch(ChangeKind.GRANT, member)
+    await _touch_families(conn, changes, {family for family, _ in given})
 
 
 async def set_pairs(conn: AsyncConnection, changes: ChangeSet, grant: Grant, pairs: Iterable[Pair]) -> None:
@@ -339,7 +337,12 @@ async def revoke(conn: AsyncConnection, changes: ChangeSet, record: GrantRecord,
 
 async def touch_family(conn: AsyncConnection, changes: ChangeSet, family: TokenId) -> None:
     """Every secret of the rotations is decided by these grants."""
-    for member in (await conn.execute(select(token.c.id).where(token.c.family_id == family))).scalars():
+    await _touch_families(conn, changes, {family})
+
+
+async def _touch_families(conn: AsyncConnection, changes: ChangeSet, families: Collection[TokenId]) -> None:
+    members = select(token.c.id).where(token.c.family_id == func.any(literal(list(families), ARRAY(Text))))
+    for member in (await conn.execute(members)).scalars():
         changes.touch(ChangeKind.GRANT, member)
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from authz_service.directory.model import NodeId, NodeKind
 from authz_service.store.changes import ChangeKind, ChangeSet
 from authz_service.store.tables import authz_now, node, token
-from authz_service.store.tokens import TokenRecord, read_record
+from authz_service.store.token_rows import TokenRecord, read_record
 from authz_service.tokens.model import TokenId
 
 _RECORD: Final = tuple(column for column in token.c if column.name != "digest")

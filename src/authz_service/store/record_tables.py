@@ -9,7 +9,6 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
-    DateTime,
     ForeignKey,
     Identity,
     Index,
@@ -21,23 +20,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from authz_service.store.tables import metadata
-
-
-def _moment(name: str) -> Column[object]:
-    return Column(name, DateTime(timezone=True), nullable=True)
-
-
-def _set_now(name: str) -> Column[object]:
-    return Column(name, DateTime(timezone=True), nullable=False, server_default=text("authz_now()"))
-
+from authz_service.store.tables import metadata, moment, set_now
 
 # The outbox: written with the change it tells of, handed out to webhooks later.
 event: Final = Table(
     "event",
     metadata,
     Column("id", BigInteger, Identity(), primary_key=True),
-    _set_now("at"),
+    set_now("at"),
     Column("kind", Text, nullable=False),
     Column("token_id", Text, nullable=True),
     Column("owner_id", BigInteger, nullable=True),
@@ -46,7 +36,7 @@ event: Final = Table(
     Column("data", JSONB, nullable=False),
     # Told once and never again: `expiry/tok_…/7`.
     Column("once", Text, nullable=True),
-    _moment("handed_out_at"),
+    moment("handed_out_at"),
 )
 Index("uq_event_once", event.c.once, unique=True, postgresql_where=text("once is not null"))
 Index("ix_event_at", event.c.at)
@@ -67,7 +57,7 @@ webhook: Final = Table(
     Column("kid", Text, nullable=False),
     Column("salt", LargeBinary, nullable=False),
     Column("version", Integer, nullable=False),
-    _set_now("created_at"),
+    set_now("created_at"),
     Column("created_by_token", Text, nullable=True),
     Column("created_by_user", BigInteger, nullable=True),
 )
@@ -83,9 +73,9 @@ delivery: Final = Table(
     Column("attempts", Integer, nullable=False),
     # The last attempts, newest first: when, what the receiver answered, what went wrong, how long it took.
     Column("log", JSONB, nullable=False),
-    _moment("next_at"),
-    _set_now("created_at"),
-    _moment("ended_at"),
+    moment("next_at"),
+    set_now("created_at"),
+    moment("ended_at"),
 )
 Index("ix_delivery_due", delivery.c.next_at, postgresql_where=text("state = 'waiting'"))
 Index("ix_delivery_webhook_id", delivery.c.webhook_id, delivery.c.id)
@@ -100,7 +90,7 @@ leak_report: Final = Table(
     Column("origin", Text, nullable=False),
     Column("found_in", Text, nullable=True),
     Column("reporter", Text, nullable=True),
-    _set_now("at"),
+    set_now("at"),
 )
 
 audit_checkpoint: Final = Table(
@@ -108,7 +98,7 @@ audit_checkpoint: Final = Table(
     metadata,
     Column("seal", BigInteger, primary_key=True, autoincrement=False),
     Column("hash", LargeBinary, nullable=False),
-    _set_now("at"),
+    set_now("at"),
     Column("algorithm", Text, nullable=False),
     Column("key_id", Text, nullable=False),
     Column("signature", LargeBinary, nullable=False),

@@ -22,10 +22,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from authz_service.directory.model import INSTANCE_ID, Node, NodeId, NodeKind, User, UserState, Visibility
-from authz_service.store.directory import read_node
+from authz_service.directory.model import INSTANCE_ID, Node, NodeId, NodeKind, User, Visibility
+from authz_service.store.directory import read_node, read_user
 from authz_service.store.tables import account, authz_now, membership, node, token, token_node
-from authz_service.store.tokens import TokenRecord, read_record
+from authz_service.store.token_rows import TokenRecord, read_record
 from authz_service.tokens.model import ReachKind, TokenId, TokenKind
 
 _RECORD: Final = tuple(column for column in token.c if column.name != "digest")
@@ -226,14 +226,6 @@ async def load_users(
 
 
 def _person(row: Any) -> Person:
-    user = User(
-        id=row["id"],
-        username=row["name"],
-        state=UserState(row["state"]),
-        admin=row["admin"],
-        external=row["external"],
-        service_account=row["service_account"],
-        home=row["home_id"],
-    )
+    user = read_user(row)
     roles: dict[NodeId, str] = dict(zip(row["member_nodes"] or (), row["member_roles"] or (), strict=True))
     return Person(user, None if row["deleted_at"] is not None else read_node(row), roles)

@@ -41,11 +41,11 @@ metadata: Final = MetaData(
 authz_now: Final = func.authz_now(type_=DateTime(timezone=True))
 
 
-def _moment(name: str, *, nullable: bool = True) -> Column[object]:
+def moment(name: str, *, nullable: bool = True) -> Column[object]:
     return Column(name, DateTime(timezone=True), nullable=nullable)
 
 
-def _set_now(name: str) -> Column[object]:
+def set_now(name: str) -> Column[object]:
     return Column(name, DateTime(timezone=True), nullable=False, server_default=text("authz_now()"))
 
 
@@ -65,7 +65,7 @@ revision: Final = Table(
     # The hash of the newest row of the change log, here so that a writer who waited for this row reads it fresh.
     Column("hash", LargeBinary, nullable=False),
     # Since when there is this epoch: a replica tells by it whether another one is newer, or an old one come back.
-    _set_now("began"),
+    set_now("began"),
 )
 
 change_log: Final = Table(
@@ -77,7 +77,7 @@ change_log: Final = Table(
     Column("key", Text, nullable=False),
     Column("hash", LargeBinary, nullable=False),
     Column("prev_hash", LargeBinary, nullable=False),
-    _moment("at", nullable=False),
+    moment("at", nullable=False),
 )
 
 # A node stores its own last segment and its parent, no path: moving a group above 50,000 projects writes one row.
@@ -101,7 +101,7 @@ node: Final = Table(
     Column("visibility", SmallInteger, nullable=False),
     Column("archived", Boolean, nullable=False, server_default=text("false")),
     Column("attributes", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
-    _moment("deleted_at"),
+    moment("deleted_at"),
     CheckConstraint("kind <> 'group' or namespace_id is not distinct from external_id", name="namespace_id"),
 )
 # Two indexes, for NULL equals no NULL; a deleted node's name is free, its external id never is (D2).
@@ -175,9 +175,9 @@ token: Final = Table(
     Column("evaluates", ARRAY(Text), nullable=False),
     Column("resource_owner_id", ForeignKey("node.id"), nullable=True),
     Column("resource_owner_name", Text, nullable=True),
-    _set_now("created_at"),
-    _moment("not_before"),
-    _moment("expires_at"),
+    set_now("created_at"),
+    moment("not_before"),
+    moment("expires_at"),
     Column("conditions", JSONB, nullable=False),
     Column("parent_id", ForeignKey("token.id"), nullable=True),
     Column("family_id", ForeignKey("token.id"), nullable=False),
@@ -185,9 +185,9 @@ token: Final = Table(
     Column("may_rotate_self", Boolean, nullable=False),
     Column("created_by_token", Text, nullable=True),
     Column("created_by_user", BigInteger, nullable=True),
-    _moment("revoked_at"),
+    moment("revoked_at"),
     Column("revoked_reason", Text, nullable=True),
-    _moment("last_used_at"),
+    moment("last_used_at"),
     # The token that a rotation put in the place of this one.
     Column("successor_id", ForeignKey("token.id"), nullable=True),
     # What the secret begins with, where another system made it (M3).
@@ -221,7 +221,7 @@ catalog_version: Final = Table(
     Column("version", Integer, primary_key=True, autoincrement=False),
     Column("text", Text, nullable=False),
     Column("digest", LargeBinary, nullable=False),
-    _set_now("installed_at"),
+    set_now("installed_at"),
     Column("installed_by", Text, nullable=False),
 )
 
@@ -232,7 +232,7 @@ idempotency: Final = Table(
     Column("key", Text, primary_key=True),
     Column("body_hash", LargeBinary, nullable=False),
     Column("response", JSONB, nullable=True),
-    _set_now("created_at"),
+    set_now("created_at"),
 )
 Index("ix_idempotency_created_at", idempotency.c.created_at)
 
@@ -240,7 +240,7 @@ audit: Final = Table(
     "audit",
     metadata,
     Column("id", BigInteger, Identity(), primary_key=True),
-    _set_now("at"),
+    set_now("at"),
     Column("actor_token", Text, nullable=True),
     Column("actor_user", BigInteger, nullable=True),
     Column("action", Text, nullable=False),
@@ -271,7 +271,7 @@ replica: Final = Table(
     Column("applied_rev", BigInteger, nullable=False),
     # Grows with each report. Who sees it stand still long enough, by a clock of its own, knows that nobody is there.
     Column("beat", BigInteger, nullable=False),
-    _set_now("at"),
+    set_now("at"),
     Column("max_staleness", Double, nullable=False),
     Column("connections", Integer, nullable=False),
 )

@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from authz_service.errors import ConflictError
 from authz_service.store.changes import ChangeKind, ChangeSet
 from authz_service.store.tables import authz_now, token
-from authz_service.store.tokens import TokenRecord, read_record, revoke
+from authz_service.store.token_rows import TokenRecord, read_record
+from authz_service.store.tokens import revoke
 from authz_service.tokens.model import TokenId
 
 _RECORD = tuple(column for column in token.c if column.name != "digest")

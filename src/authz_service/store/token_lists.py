@@ -31,7 +31,7 @@ from authz_service.store.changes import Stamp, load_stamped
 from authz_service.store.directory import above_ids, below_ids
 from authz_service.store.paging import bad_cursor, like, page_size, read_cursor, write_cursor
 from authz_service.store.tables import account, authz_now, membership, node, token, token_node
-from authz_service.store.tokens import TokenRecord, read_record
+from authz_service.store.token_rows import TokenRecord, read_record
 from authz_service.tokens.model import ReachKind, TokenId, TokenKind
 
 

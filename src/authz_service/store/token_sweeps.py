@@ -30,7 +30,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from authz_service.store.changes import ChangeKind, ChangeSet
 from authz_service.store.record_tables import event
 from authz_service.store.tables import authz_now, token, token_node
-from authz_service.store.tokens import TokenRecord, read_record
+from authz_service.store.token_rows import TokenRecord, read_record
 from authz_service.tokens.model import TokenId
 
 NOTICE_DAYS: Final = (30, 14, 7, 1)

@@ -153,7 +153,7 @@ class HotPath:
             return None
         started = perf_counter()
         request_id = self._request_id(given_id)
-        quick.request_id = request_id.decode()
+        quick.request_id = request_id
         answered = route.answer(quick, authorization, body)
         if answered is None:
             return None
@@ -175,7 +175,7 @@ class HotPath:
         if body is not None and message.get("more_body"):
             body = await _read_on(messages, receive, route.limit)
         request_id = self._request_id(dict(headers).get(b"x-request-id"))
-        quick.request_id = request_id.decode()
+        quick.request_id = request_id
         answered = route.answer(quick, authorization, body) if body is not None and len(body) <= route.limit else None
         if answered is None:
             await self._take_long_way(scope, _again(messages, receive), send)

@@ -1,0 +1,81 @@
+"""What a worker goes on doing as long as it runs, beside answering."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable
+from typing import Final
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from authz_service.admin.asking_again import open_first_requests
+from authz_service.admin.inactivity import AsPoliciesSay
+from authz_service.admin.management import Management
+from authz_service.admin.sweeps import Sweep, Sweeper, SweepRules
+from authz_service.errors import AuthzError, DatabaseUnavailableError
+from authz_service.pdp.check import DecisionPoint
+from authz_service.store.changes import prune_log
+from authz_service.store.database import Database
+from authz_service.telemetry import Metrics, logger
+
+_SAMPLE_SECONDS: Final = 1.0
+_PRUNE_SECONDS: Final = 600.0
+_ASK_SECONDS: Final = 0.5
+
+
+async def keep_sampling(sample: Callable[[], None]) -> None:
+    """Each worker shows its own figures, so each has to write them down before any is asked."""
+    while True:
+        sample()
+        await asyncio.sleep(_SAMPLE_SECONDS)
+
+
+async def keep_pruning(database: Database) -> None:
+    """Forget what no replica needs any more. All workers do it: it is done twice, or once, and never not at all."""
+    while True:
+        await asyncio.sleep(_PRUNE_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+        with contextlib.suppress(DatabaseUnavailableError):
+            async with database.transaction() as conn:
+                await prune_log(conn)
+
+
+async def keep_asking(management: Management, point: DecisionPoint) -> None:
+    """Ask groups about tokens that were used there without anybody's having asked them yet (P4)."""
+    while True:
+        await asyncio.sleep(_ASK_SECONDS)
+        unasked = list(point.unasked.take())
+        if unasked:
+            try:
+                await open_first_requests(management, unasked)
+            except AuthzError:
+                point.unasked.give_back(unasked)
+
+
+async def keep_sweeping(database: Database, rules: SweepRules, metrics: Metrics) -> None:
+    """Every worker of every replica looks; one at a time does what is due, and goes on where another was killed."""
+    if not rules.interval:
+        return
+    sweeper = Sweeper(database, rules, AsPoliciesSay(rules.inactive_days))
+    while True:
+        await asyncio.sleep(rules.interval.total_seconds() / 4 * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+        for name in Sweep:
+            try:
+                swept = await sweeper.run(name)
+            except DatabaseUnavailableError:
+                metrics.sweep_failures.labels(name.value).inc()
+            except SQLAlchemyError as error:
+                metrics.sweep_failures.labels(name.value).inc()
+                logger().error("a sweep failed", sweep=name.value, error=type(error).__name__)
+            else:
+                metrics.swept.labels(name.value).inc(swept.here)
+                if swept.row is not None and swept.row.finished_at is not None:
+                    metrics.sweeps.labels(name.value).inc()
+                    metrics.sweep_finished.labels(name.value).set(swept.row.finished_at.timestamp())
+
+
+def tell_of_end(task: asyncio.Task[None]) -> None:
+    """Nobody waits for these tasks, so nobody would hear of their end."""
+    if not task.cancelled() and task.exception() is not None:
+        logger().error("a part of the service ended", part=task.get_name(), exc_info=task.exception())
