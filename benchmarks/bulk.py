@@ -17,6 +17,7 @@ from authz_service.pdp.secrets import Peppers
 from authz_service.store.connect import read_url
 from authz_service.store.shipped import shipped_catalogs
 from authz_service.store.tables import metadata
+from authz_service.tokens.model import Scope
 from authz_service.tokens.secret import new_secret, new_token_id
 from benchmarks.oracle import Grant
 from benchmarks.workload import CATALOG, PERMISSIONS, ROLE
@@ -93,6 +94,17 @@ def gateway_row(issued: Issued, peppers: Peppers, owner: int) -> tuple[Any, ...]
     """The caller's own token: it may ask about every catalog, everywhere."""
     scope = {"catalog": "authz", "reach": {"kind": "instance"}, "permissions": ["decision:evaluate"]}
     return _row(issued, peppers, owner, {"authz": 1}, [scope], ("*",), "gateway")
+
+
+def managing_row(
+    issued: Issued, peppers: Peppers, owner: int, version: int, scopes: Iterable[Scope]
+) -> tuple[Any, ...]:
+    """A token for management itself, with reaches that name no nodes."""
+    written = [
+        {"catalog": scope.catalog, "reach": {"kind": scope.reach.kind.value}, "permissions": list(scope.permissions)}
+        for scope in scopes
+    ]
+    return _row(issued, peppers, owner, {"authz": version}, written, (), "manager")
 
 
 def _row(

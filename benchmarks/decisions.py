@@ -20,6 +20,7 @@ from typing import Any
 from benchmarks import report, service
 from benchmarks.bulk import catalog
 from benchmarks.contenders import Contender, Field, connected, find_cerbos
+from benchmarks.h2load import has_h2load, offer_with_h2load
 from benchmarks.inside import Inside, libraries, own
 from benchmarks.machine import cores, describe_machine, end_after, pin, versions, wrk_version
 from benchmarks.pressure import Measured, offer
@@ -100,14 +101,16 @@ def run(plan: Plan, *, quick: bool = False) -> dict[str, Any]:
                 result["versions"]["cerbos"] = _cerbos_version(binary)
             _measure(field.contenders, plan)
             check = next(each for each in field.contenders if each.name == "check")
-            result["open_loop"] = _open_loop(check, plan)
+            result["open_loop"] = _open_loop(check, plan, folder)
         pin(served)
         batches = make_batches(workload, size=plan.batch, count=plan.batches)
         result["catalogs"] = weigh_catalogs()
         inside, missing = asyncio.run(_measure_inside(workload, batches, stored, plan))
         pin(loading)
         result["workers"] = _two_workers(stored, folder, check, plan, mine)
-    result["rows"] = [_row(contender) for contender in field.contenders] + [_inside_row(each) for each in inside]
+    result["rows"] = [_row(contender) for contender in field.contenders]
+    result["rows"] += [_inside_row(each) for each in inside if not each.part]
+    result["parts"] = _parts(result["rows"], inside)
     result["left_out"] = absent + missing
     result["targets"] = judge(result, field.contenders)
     result["took"] = round(time.monotonic() - began)
@@ -131,14 +134,26 @@ def _measure(contenders: Sequence[Contender], plan: Plan) -> None:
         contender.alone = contender.press(at_once=1, seconds=min(2.0, plan.seconds))
 
 
-def _open_loop(check: Contender, plan: Plan) -> list[dict[str, Any]]:
+def _open_loop(check: Contender, plan: Plan, folder: Path) -> list[dict[str, Any]]:
     """`/check` at shares of what it takes at most."""
     most = statistics.median(run.rate for run in check.runs)
+    by = "h2load" if plan.wrk and has_h2load() else "own"
     found = []
     for share in (0.5, 0.85):
-        with connected(check, plan.at_once * 2) as connections:
-            measured = offer(connections, check.requests, rate=most * share, seconds=plan.open_seconds)
-        found.append({"share": share, "offered": round(most * share), **_latencies(measured)})
+        rate = most * share
+        if by == "h2load":
+            measured = offer_with_h2load(
+                check.requests[0],
+                check.port,
+                folder=folder,
+                connections=plan.at_once,
+                rate=rate,
+                seconds=plan.open_seconds,
+            )
+        else:
+            with connected(check, plan.at_once * 2) as connections:
+                measured = offer(connections, check.requests, rate=rate, seconds=plan.open_seconds)
+        found.append({"share": share, "by": by, "offered": round(rate), **_latencies(measured)})
         _say(f"open loop at {share:.0%}: {found[-1]}")
     return found
 
@@ -150,7 +165,7 @@ def _latencies(measured: Measured) -> dict[str, Any]:
         "seconds": round(measured.seconds, 1),
         "failed": measured.failed,
         **{name: round(measured.quantile(share) * 1e3, 3) for name, share in shares.items()},
-        "generator_late_p99_ms": round(measured.late * 1e3, 3),
+        "generator_late_p99_ms": None if measured.late is None else round(measured.late * 1e3, 3),
     }
 
 
@@ -171,6 +186,16 @@ async def _measure_inside(
     for each in everybody:
         _say(f"{each.label}: {statistics.median(each.rates):,.0f}/s, {each.wrong} of {each.checked:,} wrong")
     return everybody, missing
+
+
+def _parts(rows: Sequence[dict[str, Any]], inside: Sequence[Inside]) -> list[dict[str, Any]]:
+    """Where the time of a check over HTTP goes: each step has those above it in it, in microseconds."""
+    steps = [each for each in inside if each.part]
+    steps.insert(-1, next(each for each in inside if each.name == "quick"))
+    found = [{"label": each.label, "us": round(1e6 / statistics.median(each.rates), 2)} for each in steps]
+    check = next(row for row in rows if row["name"] == "check")
+    found.append({"label": "the same from a socket to a socket: the loop, its reads and writes", "us": check["cpu_us"]})
+    return found
 
 
 def _two_workers(

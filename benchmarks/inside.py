@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from authz_service.app import create_app
+from authz_service.cache.clock import elapsed
 from authz_service.config import load_settings
 from authz_service.engine.decide import decide
 from authz_service.engine.model import PermissionRequest, Request
@@ -18,7 +19,7 @@ from benchmarks.documents import make_documents
 from benchmarks.oracle import Ask
 from benchmarks.peers.casbin import make_casbin
 from benchmarks.peers.cedar import make_cedar
-from benchmarks.service import Stored
+from benchmarks.service import Stored, check_requests
 from benchmarks.workload import CATALOG, Batch, Workload
 
 Arguments = tuple[Any, ...]
@@ -35,6 +36,8 @@ class Inside:
     arguments: Sequence[Arguments]
     answers: Callable[[Any], list[Any]]
     right: Sequence[list[Any]]
+    part: bool = False
+    """Whether it is but a step of others, for the table of where the time goes; only whole answers are compared."""
     checked: int = 0
     wrong: int = 0
     rates: list[float] = field(default_factory=list)
@@ -45,6 +48,8 @@ class Inside:
         return len(self.right[0])
 
     def cross_check(self) -> None:
+        if self.answers is _none:
+            return
         for arguments, right in zip(self.arguments, self.right, strict=True):
             found = self.answers(self.call(*arguments))
             self.checked += len(right)
@@ -118,16 +123,39 @@ async def own(workload: Workload, batches: Sequence[Batch], stored: Stored) -> A
         def ask_engine(number: int, permission: str, target: str) -> Any:
             return decide(tokens[number], facts, Request(CATALOG, PermissionRequest(permission, target), now))
 
+        hot = app.state.hot
+        check = hot.routes[b"/check"]
+
+        def admit(secret: str, *_: str) -> Any:
+            return quick.admit(header, secret, CATALOG)
+
+        def respond(body: bytes) -> bytes | None:
+            found: bytes | None = hot.respond(check, header, None, body)
+            return found
+
         right = [[answer] for answer in workload.answers]
+        asked = [(stored.tokens[ask.token].secret, *_halves(ask), ask.target) for ask in workload.asks]
         ask_document, documents = make_documents(facts, tokens, workload.asks, now)
         yield [
             Inside(
                 "quick",
                 "authz-service, look-up",
                 ask_quick,
-                [(stored.tokens[ask.token].secret, *_halves(ask), ask.target) for ask in workload.asks],
+                asked,
                 lambda found: [_reason_in(found)],
                 right,
+            ),
+            Inside("part_nothing", "calling a function that does nothing", nothing, asked, _none, right, part=True),
+            Inside("part_clock", "reading the clock", lambda *_: elapsed(), asked, _none, right, part=True),
+            Inside("part_admit", "token and caller: do both stand", admit, asked, _none, right, part=True),
+            Inside(
+                "part_respond",
+                "the whole short way: body read, decided, counted, answer written",
+                respond,
+                [(post.body,) for post in check_requests(workload, stored)],
+                lambda response: [_reason_in(response.partition(b"\r\n\r\n")[2])],
+                right,
+                part=True,
             ),
             Inside(
                 "quick_batch",
@@ -157,6 +185,14 @@ async def own(workload: Workload, batches: Sequence[Batch], stored: Stored) -> A
                 [right[number] for number in documents],
             ),
         ]
+
+
+def nothing(*_: Any) -> None:
+    """What every row has in it: the loop and a call."""
+
+
+def _none(found: Any) -> list[Any]:
+    raise TypeError(found)
 
 
 def libraries(workload: Workload) -> tuple[list[Inside], list[dict[str, str]]]:

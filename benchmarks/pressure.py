@@ -148,11 +148,14 @@ class Measured:
     seconds: float
     times: Sequence[float]
     failed: int = 0
-    late: float = 0.0
+    late: float | None = 0.0
+    """None where another program made the load, and does not tell."""
+    answered: int | None = None
+    """How many were really answered, where `times` also has those that would have been asked."""
 
     @property
     def rate(self) -> float:
-        return len(self.times) / self.seconds
+        return (len(self.times) if self.answered is None else self.answered) / self.seconds
 
     def quantile(self, share: float) -> float:
         """In seconds."""

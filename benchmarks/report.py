@@ -18,6 +18,7 @@ _TITLES = {
     "decisions": "decisions a second on one core",
     "scale": "throughput, latency and memory from 1,000 to 1,000,000 tokens",
 }
+_GENERATORS = {"h2load": "h2load", "own": "our own load"}
 
 
 def write(result: dict[str, Any], output: Path | None = None) -> None:
@@ -106,7 +107,7 @@ def _decisions(result: dict[str, Any]) -> str:
             ),
             (
                 (
-                    f"{each['share']:.0%} of the most, {each['seconds']:g} s",
+                    f"{each['share']:.0%} of the most, {each['seconds']:g} s, by {_GENERATORS[each['by']]}",
                     f"{each['offered']:,}/s",
                     f"{each['rate']:,}",
                     *(_number(each[name]) for name in ("p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms")),
@@ -127,6 +128,11 @@ def _decisions(result: dict[str, Any]) -> str:
                 )
                 for each in result["catalogs"]
             ),
+        ),
+        "",
+        *_markdown(
+            ("where the time of a `/check` goes, each step with those above it", "µs"),
+            ((each["label"], _number(each["us"])) for each in result["parts"]),
         ),
         "",
         *_targets(result["targets"]),

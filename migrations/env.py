@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from alembic import context
 from sqlalchemy import Connection, text
@@ -18,11 +19,28 @@ def run(connection: Connection) -> None:
         compare_type=True,
         compare_server_default=True,
         transaction_per_migration=True,
+        on_version_apply=note_served,
     )
-    timeout = context.config.attributes.get("lock_timeout", "5s")
+    timeout = context.config.attributes.get("lock_timeout", "1s")
     with context.begin_transaction():
         connection.execute(text("select set_config('lock_timeout', :timeout, false)"), {"timeout": timeout})
         context.run_migrations()
+
+
+def note_served(ctx: Any, heads: set[str], **_: object) -> None:
+    """Beside the revision, in its transaction: whose code may serve from it. `store.schema.load_served` reads it.
+
+    A migration leaves the code before it working, unless it says `contracts = True`.
+    """
+    said = "null"
+    for head in heads:
+        served = [head]
+        script = context.script.get_revision(head)
+        while script is not None and script.down_revision and not getattr(script.module, "contracts", False):
+            served.append(script.down_revision)
+            script = context.script.get_revision(script.down_revision)
+        said = f"'schema {head} serves the code of {', '.join(served)}'"
+    ctx.connection.exec_driver_sql(f"comment on table alembic_version is {said}")
 
 
 async def run_on_url(url: str) -> None:

@@ -93,9 +93,11 @@ class Budgets:
     def __init__(self) -> None:
         self._tests: Counter[str] = Counter()
         self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._files: set[str] = set()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         folder = _folder(report.nodeid)
+        self._files.add(report.nodeid.partition("::")[0])
         if folder is not None:
             self._tests[folder] += report.when == "setup"
             self._seconds[folder] += report.duration
@@ -110,6 +112,20 @@ class Budgets:
                 line = f"{folder}: {self._tests[folder]} tests, {spent:.1f} s of {budget} s"
                 over = spent > budget
                 terminalreporter.line(f"{line}: over its budget" if over else line, yellow=over)
+        if any("/test_docs" in name for name in self._files):
+            _tell_what_pages_leave_out(terminalreporter)
+
+
+def _tell_what_pages_leave_out(terminalreporter: pytest.TerminalReporter) -> None:
+    """Blocks of the documentation that are not run: each has its reason beside it (CONTRIBUTING.md)."""
+    from tests.support.docs_pages import blocks, pages
+
+    found = [block for page in pages() for block in blocks(page) if block.language != "service"]
+    left = [block for block in found if block.why_not_run is not None]
+    terminalreporter.section("blocks of the documentation")
+    terminalreporter.line(f"{len(found) - len(left)} are run or checked, {len(left)} are not:")
+    for block in left:
+        terminalreporter.line(f"{block.where}: {block.why_not_run}")
 
 
 def _folder(nodeid: str) -> str | None:

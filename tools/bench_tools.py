@@ -1,4 +1,4 @@
-"""Fetches what `make bench` measures besides: other engines, and wrk for the load. What cannot be had is left out."""
+"""Fetches what `make bench` takes besides: other engines, programs for the load. What cannot be had is left out."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ FOLDER: Final = ROOT / "build" / "bench"
 PINS: Final = ROOT / "benchmarks" / "constraints.txt"
 CERBOS: Final = "0.55.0"
 _ARCHITECTURES: Final = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64"}
+_LOAD: Final = {"wrk": "wrk", "h2load": "nghttp2-client"}
+"""Programs by the packages that hold them."""
 _PATIENCE: Final = 300
 
 
 def main() -> int:
     """Always 0: a benchmark without a peer says so in its result."""
-    for fetch in (fetch_packages, fetch_cerbos, fetch_wrk):
+    for fetch in (fetch_packages, fetch_cerbos, fetch_load):
         try:
             fetch()
         except (OSError, subprocess.SubprocessError) as error:
@@ -68,16 +70,17 @@ def fetch_cerbos() -> None:
     stamp.write_text(CERBOS, "utf-8")
 
 
-def fetch_wrk() -> None:
-    """Debian's wrk, where this user may install it; else the benchmark's own load is used."""
-    if shutil.which("wrk") is not None:
+def fetch_load() -> None:
+    """Debian's wrk and h2load, where this user may install them; else the benchmark's own load is used."""
+    absent = [package for program, package in _LOAD.items() if shutil.which(program) is None]
+    if not absent:
         return
     apt = shutil.which("apt-get")
     if apt is None or os.geteuid() != 0:
-        print("wrk is not there, and cannot be installed by this user: our own load is used", file=sys.stderr)
+        print(f"{', '.join(absent)}: not there, not for this user to install: our own load is used", file=sys.stderr)
         return
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    install = [apt, "install", "-y", "-qq", "--no-install-recommends", "wrk"]
+    install = [apt, "install", "-y", "-qq", "--no-install-recommends", *absent]
     if subprocess.run(install, check=False, timeout=_PATIENCE, env=environment, capture_output=True).returncode:
         subprocess.run([apt, "update", "-qq"], check=True, timeout=_PATIENCE, env=environment, capture_output=True)
         subprocess.run(install, check=True, timeout=_PATIENCE, env=environment, capture_output=True)

@@ -91,7 +91,10 @@ def brought_by(extras: set[str]) -> set[str]:
 
 
 def import_with(extras: set[str], wheel: Path, names: list[str]) -> None:
-    """Import these modules of the wheel in an interpreter that sees the packages of these extras alone."""
+    """Import these modules of the wheel in an interpreter that sees the packages of these extras alone.
+
+    Raises RuntimeError when that wrote a file beside them: the image's tree is read-only.
+    """
     kept = brought_by(extras)
     hidden = [
         top for top, owners in metadata.packages_distributions().items() if not kept & {_canonical(o) for o in owners}
@@ -100,8 +103,18 @@ def import_with(extras: set[str], wheel: Path, names: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         zipfile.ZipFile(wheel).extractall(folder)
         question = json.dumps([folder, packages, hidden, sorted(OPTIONAL), names])
-        command = [sys.executable, "-I", "-S", "-c", IMPORT_ALL]
-        subprocess.run(command, input=question, text=True, check=True, cwd=folder)
+        command = [sys.executable, "-I", "-S", "-B", "-c", IMPORT_ALL]
+        before = set(Path(folder).rglob("*"))
+        for path in before:
+            path.chmod(path.stat().st_mode & ~0o222)
+        try:
+            subprocess.run(command, input=question, text=True, check=True, cwd=folder)
+            written = sorted(set(Path(folder).rglob("*")) - before)
+            if written:
+                raise RuntimeError(f"importing wrote `{written[0]}`, and the image's tree is read-only")
+        finally:
+            for path in before:
+                path.chmod(path.stat().st_mode | 0o200)
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Installs what tests use and Python cannot bring: a pooler, a library that shifts clocks, two gateways, a browser.
+"""Installs what tests use and Python cannot bring: a pooler, shifted clocks, gateways, a browser, promtool.
 
 Needs root on Debian or its like. Anywhere else, and without a network, it says so and does no harm: the tests that
 need a missing package are skipped, with the reason in the summary.
@@ -18,6 +18,8 @@ WANTED = {
     "nginx-light": "/usr/sbin/nginx",
     "haproxy": "/usr/sbin/haproxy",
     "chromium": "/usr/bin/chromium",
+    "curl": "/usr/bin/curl",
+    "prometheus": "/usr/bin/promtool",
 }
 """Packages, and a file of each."""
 POLICY = Path("/usr/sbin/policy-rc.d")

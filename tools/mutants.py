@@ -35,11 +35,12 @@ def main() -> int:
         run(MANY, *survivors)
     ended = Counter(results().values())
     noticed = ended["killed"] + ended["timeout"]
-    missed = ended["survived"] + ended["suspicious"]
+    missed = ended["survived"] + ended["suspicious"] + ended["no tests"]
     share = noticed / max(1, noticed + missed)
     print(f"{noticed} of {noticed + missed} changes were noticed ({share:.1%}); all: {dict(ended)}")
-    for name in sorted(name for name, how in results().items() if how == "survived"):
-        print(f"survived: {name}")
+    for name, how in sorted(results().items()):
+        if how in ("survived", "no tests"):
+            print(f"{how}: {name}")
     return 0 if share >= WANTED else 1
 
 

@@ -1,19 +1,26 @@
-"""Writes docs/reference/ from the code: settings, reasons, metrics, commands; with --check says whether that is due."""
+"""Writes docs/reference/ from the code: settings, reasons, metrics, commands, the HTTP surface, the shipped catalogs.
+
+With --check it only says whether that is due.
+"""
 
 from __future__ import annotations
 
 import argparse
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import typer
+from reference_api import api_page
+from reference_catalogs import catalog_page
+from reference_tables import NOTE, page, table
 
 from authz_service.cli.commands import app
-from authz_service.config import Settings
+from authz_service.config import READ_AGAIN, RELOADED, Settings
 from authz_service.engine.explain import describe
 from authz_service.engine.model import Decision, Reason
 from authz_service.telemetry import Metrics
@@ -21,18 +28,26 @@ from authz_service.telemetry import Metrics
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "reference"
 SEMANTICS = ROOT / "docs" / "semantics.md"
-NOTE = "<!-- written by tools/reference.py; `make reference` writes it anew -->"
 
 
 def settings() -> str:
     """Every setting under its variable, by name."""
     prefix = str(Settings.model_config.get("env_prefix", "")).upper()
     rows = [
-        (f"`{prefix}{name.upper()}`", _default(field.default), field.description or "")
+        (f"`{prefix}{name.upper()}`", _default(field.default), _reloaded(name), field.description or "")
         for name, field in sorted(Settings.model_fields.items())
     ]
-    intro = "Read once, at the start, from the environment. Missing and contradictory ones stop the start, all named."
-    return page("Settings", intro, ("variable", "default", "what it says"), rows)
+    intro = (
+        "Read at the start, from the environment and the file of `AUTHZ_SETTINGS_FILE`. Missing and contradictory ones"
+        " stop the start, all named. On SIGHUP those marked `yes` are taken over, and the files of those marked `file`"
+        " are read again; where anything else changed, or anything is wrong, nothing is, and the last good ones stay"
+        " ([upgrading](../operations/upgrading.md#settings))."
+    )
+    return page("Settings", intro, ("variable", "default", "SIGHUP", "what it says"), rows)
+
+
+def _reloaded(name: str) -> str:
+    return "yes" if name in RELOADED else "file" if name in READ_AGAIN else ""
 
 
 def _default(value: Any) -> str:
@@ -114,20 +129,14 @@ def _walk(command: Any, path: Sequence[str]) -> Iterator[tuple[str, Any]]:
             yield from _walk(below[name], (*path, name))
 
 
-def page(title: str, intro: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return f"# {title}\n\n{NOTE}\n\n{intro}\n\n{table(headers, rows)}"
-
-
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [headers, ["---"] * len(headers), *rows]
-    return "".join("| " + " | ".join(_cell(cell) for cell in line) + " |\n" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
-
-
-PAGES = {"settings.md": settings, "reasons.md": reasons, "metrics.md": metrics, "cli.md": commands}
+PAGES: dict[str, Callable[[], str]] = {
+    "settings.md": settings,
+    "reasons.md": reasons,
+    "metrics.md": metrics,
+    "cli.md": commands,
+    "api.md": api_page,
+}
+PAGES |= {f"catalog-{name}.md": partial(catalog_page, name) for name in ("authz", "github", "gitlab")}
 
 
 def main() -> int:

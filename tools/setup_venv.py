@@ -16,6 +16,9 @@ VENV = os.path.join(ROOT, ".venv")
 STAMP = os.path.join(VENV, "authz-setup-stamp")
 PYTHON = os.path.join(VENV, "bin", "python")
 CONSTRAINTS = os.path.join(ROOT, "constraints.txt")
+LOCK = os.path.join(ROOT, "requirements.lock")
+EXTRAS = ("server", "embedded", "grpc", "otel", "dev", "docs")
+TOOLS = ("pip", "hatchling", "editables")
 OLDEST = (3, 11)
 
 
@@ -29,12 +32,35 @@ def _wanted():
     # A linter's settings are no reason to install anything anew.
     parts = [settings["build-system"], settings["project"], settings["tool"]["hatch"]]
     digest.update(json.dumps(parts, sort_keys=True).encode())
-    for path in (CONSTRAINTS, os.path.abspath(__file__)):
-        with open(path, "rb") as file:
-            digest.update(file.read())
+    for path in (CONSTRAINTS, LOCK, os.path.abspath(__file__)):
+        if os.path.exists(path):
+            with open(path, "rb") as file:
+                digest.update(file.read())
     digest.update(VENV.encode())
     digest.update(sys.version.encode())
     return digest.hexdigest()
+
+
+def digest_of_pins():
+    """Of all that a lock is made from: another one means that the lock is of other pins."""
+    import tomllib
+
+    with open(os.path.join(ROOT, "pyproject.toml"), "rb") as file:
+        project = tomllib.load(file)["project"]
+    extras = project["optional-dependencies"]
+    parts = [project["dependencies"], [extras[name] for name in EXTRAS], TOOLS]
+    with open(CONSTRAINTS, "rb") as file:
+        pins = [line for line in file.read().splitlines() if line.strip() and not line.startswith(b"#")]
+    return hashlib.sha256(json.dumps(parts).encode() + b"\n".join(pins)).hexdigest()
+
+
+def _is_locked():
+    try:
+        with open(LOCK) as file:
+            head = file.read(1000)
+    except OSError:
+        return False
+    return "# pins: %s\n" % digest_of_pins() in head
 
 
 def _found():
@@ -55,11 +81,11 @@ def _same_python():
     return answer.returncode == 0 and answer.stdout.strip() == "%s %s" % (sys.version, VENV)
 
 
-def _pip(*arguments):
+def _pip(*arguments, **options):
     command = [PYTHON, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
     # A constraints file of the machine's own would argue with ours.
     environment = {key: value for key, value in os.environ.items() if key != "PIP_CONSTRAINT"}
-    command = command + ["-c", CONSTRAINTS] + list(arguments)
+    command = command + ([] if options.get("hashed") else ["-c", CONSTRAINTS]) + list(arguments)
     subprocess.run(command, check=True, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL)
 
 
@@ -81,9 +107,17 @@ def main():
         if not _same_python():
             venv.create(VENV, clear=True, with_pip=True)
         try:
+            if _is_locked():
+                # Each file by its hash; what follows finds nothing left to fetch.
+                _pip("--require-hashes", "--no-deps", "-r", LOCK, hashed=True)
+            else:
+                print(
+                    "requirements.lock is of other pins: nothing is checked by its hash; `make lock` renews it",
+                    flush=True,
+                )
             # pip and the build backend first, pinned: then nothing is fetched into an unpinned build environment.
-            _pip("pip", "hatchling", "editables")
-            _pip("--no-build-isolation", "-e", ".[server,embedded,grpc,dev]")
+            _pip(*TOOLS)
+            _pip("--no-build-isolation", "-e", ".[%s]" % ",".join(EXTRAS))
         except subprocess.CalledProcessError as error:
             return error.returncode
         with open(STAMP, "w") as stamp:

@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
+from time import process_time
 from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from fastapi.telemetry import TelemetryConfig
+from starlette.types import ASGIApp
 
 from authz_service import __version__, console
 from authz_service.admin.delivering import Deliverer
 from authz_service.admin.leaks import LeakDesk, LeakIntake, Reports
 from authz_service.admin.management import Management, wait_out
+from authz_service.admin.openid import Client, OpenId
 from authz_service.admin.outbound import Outbound
 from authz_service.admin.partners import PartnerKeys
 from authz_service.admin.sealing import Sealer, read_signer
@@ -26,13 +31,18 @@ from authz_service.admin.settled import Barrier
 from authz_service.admin.shelf import Shelf
 from authz_service.api import admin, health, problems
 from authz_service.api import self as own
+from authz_service.api.apart import Apart
 from authz_service.api.check import authzen, authzen_search, check, envoy, forward, graphql, oauth
+from authz_service.api.check.counted import CountedHotPath
 from authz_service.api.check.encoding import encode_decision
 from authz_service.api.check.gateway_listener import OwnListener
 from authz_service.api.check.hot import HotPath
+from authz_service.api.check.hot_gateway import GatewayPath
 from authz_service.api.check.serving import Serving
 from authz_service.api.documents import complete_documents
+from authz_service.api.limits import Limited, Limiter
 from authz_service.api.state import Services
+from authz_service.api.surfaces import AtListener, Surface
 from authz_service.api.wire import refuse_also
 from authz_service.cache.bounded import Bounded
 from authz_service.cache.clock import elapsed
@@ -44,13 +54,14 @@ from authz_service.cache.polling import connector
 from authz_service.cache.presence import new_member
 from authz_service.config import (
     Environment,
-    RecordedDecisions,
-    RecordSink,
     Settings,
+    find_apart,
     read_foreign,
     read_gateway_trust,
     read_limits,
+    read_openid_secret,
     read_peppers,
+    read_rates,
     read_sweep_rules,
 )
 from authz_service.errors import DatabaseUnavailableError
@@ -58,15 +69,17 @@ from authz_service.keepers import keep_asking, keep_pruning, keep_sampling, keep
 from authz_service.pdp.check import DecisionPoint
 from authz_service.pdp.loader import Gate, Loader
 from authz_service.pdp.quick import QuickAnswers
-from authz_service.pdp.records import OFF, Recorder, write_file, write_otlp, write_stdout
 from authz_service.pdp.search import Search
 from authz_service.pdp.secrets import Peppers
 from authz_service.pdp.usage import UsageBook, keep_folding
 from authz_service.pdp.usage import fold as fold_usage
+from authz_service.reloading import Recording, Reloading, open_recorder
 from authz_service.store.catalogs import check_shipped
 from authz_service.store.database import Database, check_schema
 from authz_service.store.shipped import shipped_catalogs, shipped_texts
-from authz_service.telemetry import Measured, Metrics, redact_also
+from authz_service.telemetry import Measured, Metrics, redact, redact_also, resident_memory
+from authz_service.tracing import OFF as OFF_TRACES
+from authz_service.tracing import Traces, open_traces
 
 _GC_THRESHOLDS: Final = (20_000, 50, 100)
 """A request leaves hardly any cycles, and the facts in memory are many: looking through them all is to be rare."""
@@ -89,6 +102,15 @@ _QUIET: Final = frozenset(
         "/metrics",
     }
 )
+_UNTRACED: Final = frozenset({"/livez", "/readyz", "/metrics"})
+_NO_TELEMETRY_OF_THE_FRAMEWORK: Final[TelemetryConfig] = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+}
+"""Its own would send messages of errors, which may repeat what a client sent, wherever the environment says."""
 _DESCRIPTION: Final = """
 Fine-grained access tokens: issue them with exactly the permissions that a job needs, and ask on each request whether a
 token may do this here. Every answer has a reason.
@@ -102,17 +124,23 @@ def create_app(settings: Settings) -> FastAPI:
     DatabaseUnavailableError, SchemaOutdatedError or StartError, each saying what to do.
     """
     metrics = Metrics()
+    traces = _traces(settings)
     for note in (redact_also, refuse_also):
         note(read_foreign(settings, ""))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with _running(settings, metrics, hot.fold) as (services, sample):
+        def fold() -> None:
+            hot.fold()
+            gateways.fold()
+
+        async with _running(settings, metrics, traces, fold) as (services, sample, recording):
             app.state.services = services
             app.state.console = _console(settings, services)
             app.state.gateways = read_gateway_trust(settings, dev=settings.environment is Environment.DEV)
-            app.state.quick = hot.quick = QuickAnswers(services.point, encode_decision)
+            app.state.quick = hot.quick = gateways.quick = QuickAnswers(services.point, encode_decision)
             app.state.sample = sample
+            app.state.reloading = Reloading(app, settings, recording, metrics)
             gc.collect()
             gc.freeze()  # what stands now stands until the end: no later collection looks at it
             gc.set_threshold(*_GC_THRESHOLDS)
@@ -129,13 +157,20 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         generate_unique_id_function=_operation_id,
         lifespan=lifespan,
+        telemetry=_NO_TELEMETRY_OF_THE_FRAMEWORK,
     )
     serving = Serving(metrics, settings.check_body_limit, settings.batch_body_limit)
     app.state.serving = serving
     app.state.quick = None
     app.state.public_url = settings.public_url
-    app.state.gateway_listener = OwnListener(app)
-    hot = app.state.hot = HotPath(app, serving)
+    gateways = GatewayPath(app, app, serving)
+    app.state.gateway_listener = OwnListener(gateways)
+    apart = frozenset(find_apart(settings))
+    at_main = frozenset(Surface) - apart
+    app.state.served = gateways
+    with_decisions = {Surface.DECIDE} if Surface.DECIDE in apart else at_main
+    hot = app.state.hot = _hot_path(settings)(_at(gateways, with_decisions), serving)
+    app.state.main = hot if Surface.DECIDE in at_main else _at(gateways, at_main)
     for router in (
         authzen.router,
         authzen.discovery,
@@ -152,9 +187,31 @@ def create_app(settings: Settings) -> FastAPI:
     ):
         app.include_router(router)
     complete_documents(app)
+    limiter = app.state.limiter = Limiter(read_rates(settings))
+    app.add_middleware(Limited, limiter=limiter)
+    if apart:
+        app.add_middleware(Apart)
     problems.install(app)
-    app.add_middleware(Measured, metrics=metrics, quiet=_QUIET)
+    app.add_middleware(Measured, metrics=metrics, quiet=_QUIET, traces=traces, untraced=_UNTRACED)
     return app
+
+
+def _traces(settings: Settings) -> Traces:
+    """Raises StartError for traces without the extra that they need."""
+    if settings.traces_endpoint is None:
+        return OFF_TRACES
+    return open_traces(settings.traces_endpoint, share=settings.traces_sample, version=__version__, clean=redact)
+
+
+def _hot_path(settings: Settings) -> Callable[[ASGIApp, Serving], HotPath]:
+    """The short way; one that counts only where there is a limit, so that nobody else pays for it."""
+    limit = settings.check_per_caller
+    return HotPath if limit is None else partial(CountedHotPath, limit=limit)
+
+
+def _at(app: ASGIApp, surfaces: Collection[Surface]) -> ASGIApp:
+    """The application as a listener of these surfaces serves it."""
+    return app if len(surfaces) == len(Surface) else AtListener(app, surfaces)
 
 
 def _console(settings: Settings, services: Services) -> console.Console | None:
@@ -165,9 +222,29 @@ def _console(settings: Settings, services: Services) -> console.Console | None:
     return console.Console(
         services.management,
         services.point,
+        services.search,
+        services.leaks,
         settings.public_url,
         Timeouts(timedelta(seconds=settings.session_idle), timedelta(seconds=settings.session_lifetime)),
+        openid=_openid(settings, services.management),
     )
+
+
+def _openid(settings: Settings, management: Management) -> OpenId | None:
+    """None unless a provider is named. Raises StartError for a secret that cannot be read any more."""
+    if settings.openid_issuer is None or settings.openid_client_id is None or settings.public_url is None:
+        return None
+    client = Client(
+        issuer=settings.openid_issuer,
+        client_id=settings.openid_client_id,
+        secret=read_openid_secret(settings),
+        redirect_uri=settings.public_url + console.OPENID_CALLBACK,
+        claim=settings.openid_claim,
+        source=settings.openid_source,
+        scopes=settings.openid_scopes,
+        name=settings.openid_name,
+    )
+    return OpenId(client, management.outbound, management.peppers)
 
 
 def _operation_id(route: APIRoute) -> str:
@@ -203,8 +280,8 @@ async def _open_database(settings: Settings) -> AsyncIterator[Database]:
 
 @asynccontextmanager
 async def _running(
-    settings: Settings, metrics: Metrics, fold: Callable[[], None]
-) -> AsyncIterator[tuple[Services, Callable[[], None]]]:
+    settings: Settings, metrics: Metrics, traces: Traces, fold: Callable[[], None]
+) -> AsyncIterator[tuple[Services, Callable[[], None], Recording]]:
     async with open_management(settings) as management:
         async with management.database.read() as conn:
             await check_shipped(conn, shipped_texts())
@@ -224,21 +301,23 @@ async def _running(
             freshness,
             member=new_member(max_staleness=settings.max_staleness, connections=settings.connections),
             observe=metrics.revoke_to_deny.observe,
+            traces=traces,
         )
         barrier = Barrier(management.database, settings.max_staleness, elapsed=elapsed)
         gate = Gate(settings.loads_running, settings.loads_waiting)
-        loader = CountingLoader(metrics, management.database, follower, journal, facts, gate)
+        loader = CountingLoader(metrics, management.database, follower, journal, facts, gate, traces=traces)
         point = DecisionPoint(facts, follower, loader, management.peppers)
         book = point.usage = UsageBook() if settings.usage else None
 
-        records = point.records = _recorder(settings)
+        recorder = open_recorder(settings)
 
         def sample() -> None:
             fold()
-            metrics.sample_records({"written": records.written, "dropped": records.dropped})
-            _sample(metrics, facts, follower, gate)
+            metrics.sample_records(recording.sums())
+            _sample(metrics, facts, follower, gate, management.database)
 
         await follower.start()
+        recording = Recording(point, recorder)
         background = [
             asyncio.create_task(keep_sampling(sample), name="metrics"),
             asyncio.create_task(keep_pruning(management.database), name="pruning"),
@@ -252,21 +331,21 @@ async def _running(
             background.append(asyncio.create_task(folding, name="usage"))
         intake = _leak_intake(settings, management, metrics)
         background += _keepers(settings, management, metrics, intake)
-        if records.on:
-            background.append(asyncio.create_task(records.run(), name="decision records"))
         try:
             search = Search(management.database, facts)
-            yield Services(point, replace(management, settled=barrier), leaks=intake, search=search), sample
+            yield Services(point, replace(management, settled=barrier), leaks=intake, search=search), sample, recording
         finally:
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
+            await recording.close()
             if book is not None:
                 with contextlib.suppress(DatabaseUnavailableError, TimeoutError):
                     async with asyncio.timeout(_LAST_FOLD_SECONDS):
                         await fold_usage(book, management.database)
             await barrier.close()
             await follower.stop()
+            await traces.close()
 
 
 def _keepers(
@@ -310,38 +389,24 @@ def _leak_intake(settings: Settings, management: Management, metrics: Metrics) -
     )
 
 
-def _recorder(settings: Settings) -> Recorder:
-    """Raises StartError for a sink that cannot be used."""
-    if settings.decision_records is RecordedDecisions.OFF:
-        return OFF
-    write = write_stdout()
-    if settings.decision_records_sink is RecordSink.FILE and settings.decision_records_file is not None:
-        write = write_file(settings.decision_records_file)
-    elif settings.decision_records_sink is RecordSink.OTLP and settings.decision_records_endpoint is not None:
-        write = write_otlp(settings.decision_records_endpoint)
-    sampled = settings.decision_records is RecordedDecisions.SAMPLED
-    return Recorder(
-        write,
-        allows=settings.decision_records is not RecordedDecisions.DENIES,
-        share=settings.decision_records_sample if sampled else 1.0,
-        queue=settings.decision_records_queue,
-    )
-
-
 class CountingLoader(Loader):
     """Counts the facts that were not at hand."""
 
-    def __init__(self, metrics: Metrics, *parts: Any) -> None:
-        super().__init__(*parts)
+    def __init__(self, metrics: Metrics, *parts: Any, traces: Traces = OFF_TRACES) -> None:
+        super().__init__(*parts, traces=traces)
         self._metrics = metrics
 
     async def load(self, keys: Iterable[FactKey]) -> None:
         wanted: Sequence[FactKey] = list(keys)
         self._metrics.loads.inc(len(wanted))
-        await super().load(wanted)
+        began = elapsed()
+        try:
+            await super().load(wanted)
+        finally:
+            self._metrics.load_seconds.observe(elapsed() - began)
 
 
-def _sample(metrics: Metrics, facts: Facts, follower: Follower, gate: Gate) -> None:
+def _sample(metrics: Metrics, facts: Facts, follower: Follower, gate: Gate, database: Database) -> None:
     caches: Mapping[str, Bounded[Any, Any]] = {
         "tokens": facts.tokens,
         "unknown_tokens": facts.unknown_digests,
@@ -356,13 +421,20 @@ def _sample(metrics: Metrics, facts: Facts, follower: Follower, gate: Gate) -> N
             "revision": follower.applied.revision if follower.applied is not None else 0,
             "rewound": float(follower.rewound),
             "waiting": gate.waiting,
+            "ready": float(elapsed() <= follower.deadline),
+            "workers": 1,
+            "memory": resident_memory(),
         },
         followed={
             "polls": counts.polls,
             "failures": counts.failures,
             "resets": counts.resets,
             "changes": counts.changes,
+            "shed": gate.shed,
+            "processor": process_time(),
         },
         cached={kind: len(entries) for kind, entries in caches.items()},
         evicted={kind: entries.dropped for kind, entries in caches.items()},
+        limits={kind: entries.bound for kind, entries in caches.items()},
+        pool=database.pool_use(),
     )

@@ -124,9 +124,13 @@ class CannotDecideError(AuthzError):
 
 
 class RateLimitedError(AuthzError):
-    """Too many tries in too little time; nothing was looked at."""
+    """Too many tries in too little time; nothing was looked at. Worth trying again after so many seconds."""
 
     code = "rate_limited"
+
+    def __init__(self, message: str, *, retry_after: int = 60) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class StaleError(CannotDecideError):
@@ -163,6 +167,10 @@ class SchemaOutdatedError(AuthzError):
     """The database schema is not the one this version needs."""
 
     code = "schema_outdated"
+
+
+class SchemaBehindError(SchemaOutdatedError):
+    """The schema is one that this version came from: a migration brings it up, and may be under way."""
 
 
 class StartError(AuthzError):

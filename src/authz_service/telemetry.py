@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import re
 import sys
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from http import HTTPStatus
+from pathlib import Path
 from time import perf_counter
 from typing import Any, Final, TextIO
 
@@ -23,6 +26,9 @@ from prometheus_client import (
 )
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from authz_service import __version__
+from authz_service.tracing import OFF, Traces, parse_traceparent
+
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody reads
 
 MULTIPROCESS_DIR: Final = "PROMETHEUS_MULTIPROC_DIR"
@@ -31,6 +37,17 @@ CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
 # A decision takes a fraction of a millisecond and a load some; gateways give up after 200 ms and more.
 _BUCKETS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+_STATM: Final = Path("/proc/self/statm")
+
+
+def resident_memory() -> int:
+    """Bytes of memory that this process holds now, or 0 where the system does not tell."""
+    try:
+        pages = int(_STATM.read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 class Metrics:
@@ -52,7 +69,19 @@ class Metrics:
             buckets=_BUCKETS,
             registry=registry,
         )
+        self.in_flight = Gauge(
+            "authz_requests_in_flight",
+            "Requests that are being answered; what memory answers takes no time to be seen",
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
         self.loads = Counter("authz_loads", "Facts that had to be loaded", registry=registry)
+        self.load_seconds = Histogram(
+            "authz_load_seconds",
+            "Seconds that a question waited for facts from the database, the queue before it included",
+            buckets=_BUCKETS,
+            registry=registry,
+        )
         self._gauges = {
             "staleness": Gauge(
                 "authz_staleness_seconds",
@@ -75,9 +104,36 @@ class Metrics:
             "waiting": Gauge(
                 "authz_loads_waiting", "Loads that wait for a place", multiprocess_mode="livesum", registry=registry
             ),
+            "ready": Gauge(
+                "authz_ready",
+                "1 while every worker may be asked, as `/readyz` says it; 0 as soon as one may not",
+                multiprocess_mode="livemin",
+                registry=registry,
+            ),
+            "workers": Gauge("authz_workers", "Workers that answer", multiprocess_mode="livesum", registry=registry),
+            "memory": Gauge(
+                "authz_resident_memory_bytes",
+                "Memory that the workers hold, where the system tells",
+                multiprocess_mode="livesum",
+                registry=registry,
+            ),
         }
+        self._pool = Gauge(
+            "authz_pool_connections",
+            "Connections of the pools to the database: `used`, `idle`, and the most there may be (`limit`)",
+            ["state"],
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
         self._cached = Gauge(
             "authz_cache_entries", "Facts kept in memory", ["kind"], multiprocess_mode="livesum", registry=registry
+        )
+        self._cache_limit = Gauge(
+            "authz_cache_limit",
+            "Facts that there is room for; beyond, the oldest go",
+            ["kind"],
+            multiprocess_mode="livesum",
+            registry=registry,
         )
         self._evicted = Counter("authz_cache_evictions", "Facts dropped for want of room", ["kind"], registry=registry)
         self._followed = {
@@ -85,6 +141,12 @@ class Metrics:
             "failures": Counter("authz_poll_failures", "Looks that failed", registry=registry),
             "resets": Counter("authz_cache_resets", "Times that everything was dropped", registry=registry),
             "changes": Counter("authz_changes", "Changes applied", registry=registry),
+            "shed": Counter(
+                "authz_loads_shed", "Loads refused because the queue was full (503, `overloaded`)", registry=registry
+            ),
+            "processor": Counter(
+                "authz_processor_seconds", "Seconds of processor time that the workers used", registry=registry
+            ),
         }
         self.sweeps = Counter("authz_sweeps", "Runs of sweeps that this process ended", ["sweep"], registry=registry)
         self.sweep_failures = Counter("authz_sweep_failures", "Runs that failed", ["sweep"], registry=registry)
@@ -103,6 +165,15 @@ class Metrics:
             multiprocess_mode="livemax",
             registry=registry,
         )
+        self.reloads = Counter(
+            "authz_settings_reloads", "Times that settings were read again", ["outcome"], registry=registry
+        )
+        self.reload_refused = Gauge(
+            "authz_settings_reload_refused",
+            "1 while the settings read last were refused, and the last good ones are in use",
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
         self.leaks = Counter("authz_leaked_tokens", "Tokens revoked because somebody reported them", registry=registry)
         self.deliveries = Counter(
             "authz_webhook_attempts", "Attempts to deliver to webhooks", ["outcome"], registry=registry
@@ -115,6 +186,14 @@ class Metrics:
                 registry=registry,
             ),
         }
+        build = Gauge(
+            "authz_build_info",
+            "1, with what is running as labels",
+            ["version", "python"],
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
+        build.labels(__version__, platform.python_version()).set(1)
         self._seen: dict[str, float] = {}
         self._children: dict[tuple[str, str], Any] = {}
 
@@ -154,12 +233,18 @@ class Metrics:
         followed: Mapping[str, float],
         cached: Mapping[str, int],
         evicted: Mapping[str, int],
+        limits: Mapping[str, int] | None = None,
+        pool: Mapping[str, int] | None = None,
     ) -> None:
         """Take over figures that others keep as plain numbers; counts may come as totals, each adds what is new."""
         for name, value in gauges.items():
             self._gauges[name].set(value)
         for kind, entries in cached.items():
             self._cached.labels(kind).set(entries)
+        for kind, limit in (limits or {}).items():
+            self._cache_limit.labels(kind).set(limit)
+        for state, connections in (pool or {}).items():
+            self._pool.labels(state).set(connections)
         for name, total in followed.items():
             self._followed[name].inc(self._new(name, total))
         for kind, total in evicted.items():
@@ -187,13 +272,23 @@ class Metrics:
 class Measured:
     """Counts and times every request by its route, whatever became of it. The outermost layer of the application.
 
-    Each leaves one line in the log, but for the `quiet` routes: decisions come by the thousand, and are counted.
+    Each leaves one line in the log, but for the `quiet` routes: decisions come by the thousand, and are counted. With
+    `traces` each is a span, but for the `untraced` routes.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, quiet: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        quiet: frozenset[str] = frozenset(),
+        traces: Traces = OFF,
+        untraced: frozenset[str] = frozenset(),
+    ) -> None:
         self._app = app
         self._metrics = metrics
         self._quiet = quiet
+        self._traces = traces
+        self._untraced = untraced
         self._log = logger()
         self._children: dict[tuple[str, int], tuple[Any, Any]] = {}
 
@@ -201,8 +296,25 @@ class Measured:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        parent = parse_traceparent(value for name, value in scope["headers"] if name == b"traceparent")
+        if not self._traces.on or scope["path"] in self._untraced:
+            await self._answer(scope, receive, send, None if parent is None else parent.trace_id)
+            return
+        with self._traces.request(scope["method"], parent, http__request__method=scope["method"]) as span:
+            status = await self._answer(scope, receive, send, span.trace_id)
+            route = _route_of(scope)
+            span.rename(f"{scope['method']} {route}")
+            span.set(http__route=route, http__response__status_code=status)
+            request_id = (scope.get("state") or {}).get("request_id")
+            if request_id is not None:
+                span.set(authz__request_id=request_id)
+            if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                span.fail(str(status))
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, trace_id: str | None) -> int:
         status = 500
         started = perf_counter()
+        self._metrics.in_flight.inc()
 
         async def watching(message: Message) -> None:
             nonlocal status
@@ -213,8 +325,8 @@ class Measured:
         try:
             await self._app(scope, receive, watching)
         finally:
-            # What no route matched is one name: a client must not be able to make new ones.
-            key = (getattr(scope.get("route"), "path", "other"), status)
+            self._metrics.in_flight.dec()
+            key = (_route_of(scope), status)
             children = self._children.get(key)
             if children is None:
                 children = self._children[key] = (
@@ -225,7 +337,16 @@ class Measured:
             children[0].inc()
             children[1].observe(seconds)
             if key[0] not in self._quiet:
-                self._log.info("request", **_event_fields(scope), status=status, ms=round(seconds * 1000, 1))
+                traced = {} if trace_id is None else {"trace_id": trace_id}
+                self._log.info("request", **_event_fields(scope), **traced, status=status, ms=round(seconds * 1000, 1))
+        return status
+
+
+def _route_of(scope: Scope) -> str:
+    """The route's path, with names in place of values. What none matched is one name: no client makes new ones."""
+    # A route that was included under a prefix knows its own end alone; what it became stands beside it.
+    included = (scope.get("fastapi") or {}).get("effective_route_context")
+    return str(getattr(included, "path", None) or getattr(scope.get("route"), "path", "other"))
 
 
 _LIKE_A_TOKEN: Final = re.compile(r"[A-Za-z0-9]{1,16}_[a-z0-9]{1,8}_[A-Za-z0-9]{20,}")
@@ -242,11 +363,16 @@ def redact_also(prefixes: Iterable[str]) -> None:
 
 def redact(text: str) -> str:
     """The text without what looks like a token, or the whole or part of one, and without passwords of URLs."""
+    text = _BEARER.sub(r"\1…", redact_tokens(text))
+    return _PASSWORD.sub(r"\1…@", text)
+
+
+def redact_tokens(text: str) -> str:
+    """The text without what looks like a token: for answers that repeat what was sent, and end in a client's log."""
     text = _LIKE_A_TOKEN.sub("…", text)
     for foreign in _FOREIGN.values():
         text = foreign.sub("…", text)
-    text = _BEARER.sub(r"\1…", text)
-    return _PASSWORD.sub(r"\1…@", text)
+    return text
 
 
 def configure_logging(*, json: bool, level: str, out: TextIO | None = None) -> None:
@@ -264,7 +390,7 @@ def configure_logging(*, json: bool, level: str, out: TextIO | None = None) -> N
         else structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback)
     )
     formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+        foreign_pre_chain=[structlog.stdlib.add_logger_name, structlog.stdlib.ExtraAdder({"request_id"}), *shared],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer, _redact_line],
     )
     handler = logging.StreamHandler(out)

@@ -98,3 +98,45 @@ def test_without_a_schema_roots_are_decided_and_types_are_not_guessed(version: i
     told = ask(version, row, *holding(version, row), schema=False).whole.reason
     root = row.kind == "mutation" or row.owner == "Query"
     assert told is (Reason.GRANTED if root else Reason.SCHEMA_REQUIRED)
+
+
+ELSEWHERE = """
+type Query { project(fullPath: ID): Project currentUser: CurrentUser }
+type Project { issue: Issue pipeline: Pipeline runner: CiRunner }
+type Issue { author: UserCore epic: Epic relatedMergeRequests: MergeRequestConnection }
+type Epic { title: String issues: [EpicIssue] }
+type EpicIssue { title: String }
+type Pipeline { downstream: [Pipeline] upstream: Pipeline status: String jobs: [CiJob] }
+type CiJob { name: String downstreamPipeline: Pipeline }
+type CiRunner { jobs: [CiJob] }
+interface User { authoredMergeRequests: MergeRequestConnection groups: [Group] todos: [Todo] }
+type UserCore implements User { authoredMergeRequests: MergeRequestConnection groups: [Group] todos: [Todo] }
+type CurrentUser implements User { authoredMergeRequests: MergeRequestConnection groups: [Group] todos: [Todo] }
+type Todo { body: String target: Issue }
+type Group { name: String }
+type MergeRequestConnection { edges: [MergeRequestEdge] nodes: [MergeRequest] pageInfo: PageInfo count: Int }
+type MergeRequestEdge { node: MergeRequest }
+type MergeRequest { title: String }
+type PageInfo { hasNextPage: Boolean }
+"""
+
+
+@pytest.mark.parametrize(
+    ("inside", "reached"),
+    [
+        ("issue { author { authoredMergeRequests { nodes { title } } } }", "Type.MergeRequest"),
+        ("issue { author { authoredMergeRequests { count } } }", "Type.MergeRequest"),
+        ("issue { author { groups { name } } }", "Type.Group"),
+        ("issue { relatedMergeRequests { nodes { title } } }", "Type.MergeRequest"),
+        ("issue { epic { title } }", "Type.Epic"),
+        ("pipeline { downstream { status } }", "Type.Pipeline"),
+        ("pipeline { jobs { downstreamPipeline { upstream { status } } } }", "Type.Pipeline"),
+        ("runner { jobs { name } }", "Type.CiJob"),
+    ],
+)
+def test_what_may_lie_anywhere_is_not_taken_to_be_where_its_way_began(inside: str, reached: str):
+    """By somebody's name, or by a link, one leaves the project that the document names."""
+    parts = Reacher(catalog_of(2), load_schema(ELSEWHERE)).reach(
+        parse_document(f'{{ project(fullPath: "acme/web") {{ {inside} }} }}'), target="project:acme/web"
+    )
+    assert None in {part.spot for part in parts if part.operation == reached}

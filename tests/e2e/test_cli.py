@@ -96,6 +96,20 @@ def test_whoami_shows_the_token_without_its_secret(ask, dev):
     assert shown["owner"] == "dana"
 
 
+def test_a_token_s_table_is_for_people(ask):
+    said = ask("whoami").stdout
+    assert "expires at" in said
+    assert "never" in said
+    assert "etag" not in said
+    assert "etag" in ask("whoami", "--output", "json").stdout
+
+
+def test_a_list_takes_no_question_and_a_token_that_is_none_is_named_as_such(ask):
+    done = ask("can-i", "--list", "job:read", "bakery/shop/checkout")
+    assert (done.returncode, done.stdout, "leave `--list` out" in done.stderr) == (2, "", True)
+    assert "the token is not accepted" in ask("whoami", env={"AUTHZ_TOKEN": "azt_dev_hush"}).stderr
+
+
 def test_an_answer_as_json_is_one_document(ask):
     done = ask("can-i", "job:run", "bakery/shop/checkout", "--output", "json")
     assert done.returncode == 1

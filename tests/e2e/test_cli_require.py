@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
-from tests.support.processes import DevService, dev_service, environment, run
+from tests.support.ci_jobs import run_shell, shell_of_the_action, shell_of_the_component
+from tests.support.processes import DevService, dev_service, run
 
-ROOT = Path(__file__).parents[2]
 BARE = (sys.executable, "-c", "import sys; from authz_service.cli.bare import run; sys.exit(run())")
 ENOUGH = '[[needs]]\npermissions = ["job:read", "pipeline:read"]\nat = "bakery/shop/checkout"\n'
 TOO_LITTLE = '[[needs]]\npermissions = ["job:read",\n  "job:run"]\nat = "bakery/shop/checkout"\n'
@@ -128,59 +126,16 @@ def test_gitlab_gets_a_section_and_a_report(require, tmp_path):
 # the shipped job and action, by their own shell
 
 
-def shell_of_the_component(inputs: dict[str, str]) -> tuple[str, dict[str, str]]:
-    """The script and the variables of the GitLab job, with its inputs filled in as GitLab does."""
-    text = (ROOT / "deploy/ci/gitlab/templates/require.yml").read_text()
-    head, body = YAML(typ="safe").load_all(text)
-    declared = {name: str(one.get("default", "")).lower() for name, one in head["spec"]["inputs"].items()}
-    assert inputs.keys() <= declared.keys()
-    [job] = body.values()
-
-    def fill(value: str) -> str:
-        return re.sub(r"\$\[\[ inputs\.([a-z-]+) \]\]", lambda match: (declared | inputs)[match[1]], value)
-
-    assert "$[[" not in "\n".join(job["script"]), "an input is pasted into the script"
-    return "\n".join(job["script"]), {name: fill(value) for name, value in job["variables"].items()}
-
-
-def shell_of_the_action(inputs: dict[str, str]) -> tuple[str, dict[str, str]]:
-    """The steps and the variables of the GitHub Action, with its inputs filled in as GitHub does."""
-    action = YAML(typ="safe").load((ROOT / "deploy/ci/github/action.yml").read_text())
-    declared = {name: str(one.get("default", "")) for name, one in action["inputs"].items()}
-    assert inputs.keys() <= declared.keys()
-    steps = action["runs"]["steps"]
-    assert not any("${{" in step["run"] for step in steps), "an input is pasted into the script"
-    env = {name: value for step in steps for name, value in step["env"].items()}
-    filled = {
-        name: re.sub(r"\$\{\{ inputs\.([a-z-]+) \}\}", lambda match: (declared | inputs)[match[1]], value)
-        for name, value in env.items()
-    }
-    return "\n".join(step["run"] for step in steps), filled
-
-
 @pytest.fixture(params=[shell_of_the_component, shell_of_the_action], ids=["gitlab", "github"])
 def job(request, dev, tmp_path):
     """Runs the shipped shell with `authz` on the path, in a folder with this authz.toml."""
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    (programs / "authz").write_text(f'#!/bin/sh\nexec {sys.executable} -m authz_service "$@"\n')
-    (programs / "authz").chmod(0o755)
 
     def running(text: str, **inputs: str):
         (tmp_path / "authz.toml").write_text(text)
         named = {name.replace("_", "-"): value for name, value in inputs.items()}
         script, variables = request.param({"url": dev.url} | named)
         token = {"AUTHZ_TOKEN": dev.ready["sample_token"]}
-        env = environment(variables | token | {"GITHUB_ACTIONS": "", "GITLAB_CI": ""})
-        return subprocess.run(
-            ["bash", "-e", "-o", "pipefail", "-c", script],
-            env=env | {"PATH": f"{programs}:{env['PATH']}"},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return run_shell(script, tmp_path, variables | token)
 
     return running
 

@@ -57,3 +57,18 @@ def test_a_link_is_printed_for_the_address_that_people_use(settings):
     done = run("user", "sign-in-link", "root", "--output", "json", env=env)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["sign_in_url"].startswith("https://authz.example.com/console/sign-in/link?code=")
+
+
+def test_an_account_at_a_provider_is_linked_once_and_unlinked(settings):
+    there = ("--issuer", "https://id.example")
+    done = run("user", "link", "root", "--subject", "2482", *there, env=settings)
+    assert done.returncode == 0, done.stderr
+    assert "`root` signs in as `2482` of https://id.example" in done.stderr
+    done = run("user", "link", "root", "--subject", "2482", *there, env=settings)
+    assert done.returncode == 1
+    assert "somebody's account already" in done.stderr
+    done = run("user", "unlink", "root", *there, env=settings)
+    assert "had 1 account at https://id.example" in done.stderr
+    done = run("user", "unlink", "root", env=settings)
+    assert done.returncode == 2
+    assert "AUTHZ_OPENID_ISSUER" in done.stderr

@@ -67,7 +67,7 @@ def test_the_ready_file_is_private_and_names_all_that_a_script_needs(dev):
 
 
 def test_secrets_are_kept_for_nobody_else_to_read(dev):
-    for name in ("tokens.json", "peppers"):
+    for name in ("tokens.json", "peppers", "env"):
         assert stat.S_IMODE((dev.folder / "data" / name).stat().st_mode) == 0o600
 
 

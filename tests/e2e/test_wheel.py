@@ -57,6 +57,18 @@ def test_a_module_that_wants_more_than_its_extra_brings_is_caught(tool: ModuleTy
     tool.import_with({"server"}, wheel, ["authz_service.store.database"])
 
 
+def test_a_module_that_writes_beside_itself_is_caught(tool: ModuleType, wheel: Path, tmp_path: Path) -> None:
+    careless = tmp_path / wheel.name
+    with zipfile.ZipFile(wheel) as whole, zipfile.ZipFile(careless, "w") as copy:
+        for name in whole.namelist():
+            text = whole.read(name)
+            if name == "authz_service/errors.py":
+                text += b"\nimport pathlib\npathlib.Path(__file__).with_name('cache.bin').write_bytes(b'x')\n"
+            copy.writestr(name, text)
+    with pytest.raises((RuntimeError, subprocess.CalledProcessError)):
+        tool.import_with(set(), careless, ["authz_service.errors"])
+
+
 def test_the_image_is_built_from_files_that_its_context_holds(tool: ModuleType) -> None:
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     taken = tool.copied_by_dockerfile()

@@ -149,10 +149,14 @@ class Fleet:
                 self.proxies.aim(proxy, postgres.socket)
                 self.proxies.cut(proxy)
 
-    def authz(self, *arguments: str, postgres: Postgres | None = None) -> subprocess.CompletedProcess[str]:
-        """A command of an operator, beside the database."""
+    def authz(
+        self, *arguments: str, postgres: Postgres | None = None, secret: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """A command of an operator, beside the database; or by `secret`, a client's."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("AUTHZ_", "DATABASE_URL"))}
         env = {**kept, **self._settings, "AUTHZ_DATABASE_URL": (postgres or self.postgres).server.dsn}
+        if secret is not None:
+            env["AUTHZ_TOKEN"] = secret
         command = [sys.executable, "-m", "authz_service", *arguments]
         return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=60)
 
@@ -181,7 +185,16 @@ class Fleet:
         }
         made = await self.manage("POST", "/v1/tokens", json.dumps(body).encode(), expected=201)
         self.gateway = made.document["secret"]
-        manages = ["token:create", "token:create_any", "token:read", "token:revoke", "directory:import"]
+        manages = [
+            "token:create",
+            "token:create_any",
+            "token:read",
+            "token:revoke",
+            "directory:import",
+            "token:edit",
+            "token:rotate",
+            "policy:edit",
+        ]
         body = {
             "name": "writer",
             "catalog": "authz",

@@ -149,6 +149,34 @@ class Postgres:
             os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
         return Postgres(folder=folder, settings={**self._settings, **(settings or {})})
 
+    def dump(self, file: Path) -> None:
+        """A logical backup taken now."""
+        self._run("pg_dump", "--format", "custom", "--file", str(file), "authz")
+
+    def load(self, file: Path) -> Postgres:
+        """A new server with what a logical backup holds, running, and the same password."""
+        folder = roomy() / f"authz-faults-{uuid.uuid4().hex[:12]}"
+        folder.mkdir(mode=0o711)
+        folder.chmod(0o711)
+        shutil.copy(self.server.folder / "password", folder / "password")
+        owner = (self.server.folder / "password").stat()
+        os.chown(folder / "password", owner.st_uid, owner.st_gid)
+        loaded = Postgres(folder=folder, settings=self._settings).start()
+        try:
+            loaded._run("pg_restore", "--dbname", "authz", "--exit-on-error", str(file))
+        except BaseException:
+            loaded.remove()
+            raise
+        return loaded
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [str(find_binaries().folder / program), "--host", str(self.server.sockets), "--port", "5432"]
+        env = {**os.environ, "PGPASSWORD": self.password}
+        done = subprocess.run(
+            [*command, "--username", "authz", *arguments], env=env, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"`{program}` failed: {done.stderr}"
+
     # asking it
 
     async def connect(self) -> asyncpg.Connection[Any]:

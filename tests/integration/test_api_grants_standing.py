@@ -193,3 +193,20 @@ async def test_a_groups_owner_sees_every_token_that_reaches_into_it_and_what_lie
     assert (await acme.stage.call("GET", "/v1/token-export?node=group:acme", acme.dana)).status_code == 403
     listed = await acme.stage.call("GET", "/v1/tokens?node=group:acme&limit=200", acme.olga)
     assert {one["id"] for one in listed.json()["items"]} == set(inside)
+    # One by one they are as the list has them, and what no list has is nowhere.
+    parts = 0
+    for one in listed.json()["items"]:
+        shown = (await acme.stage.call("GET", f"/v1/tokens/{one['id']}", acme.olga)).json()
+        if shown["partial"]:
+            parts += 1
+            for key in ("scopes", "legacy_scopes", "catalogs", "grants", "owner", "conditions", "parent", "etag"):
+                assert shown[key] == one[key], key
+    assert parts >= 4
+    for token in (stranger, elsewhere["id"]):
+        assert (await acme.stage.call("GET", f"/v1/tokens/{token}", acme.olga)).status_code == 404
+        assert (await acme.stage.call("GET", f"/v1/tokens/{token}/effective", acme.olga)).status_code == 404
+    may = (await acme.stage.call("GET", f"/v1/tokens/{whole['id']}/effective", acme.olga)).json()
+    assert may["items"]
+    assert all(item["target"].partition(":")[2].startswith("acme") for item in may["items"])
+    for token in (selected["id"], whole["id"], coarse):
+        assert (await acme.stage.call("GET", f"/v1/tokens/{token}", acme.dana)).json()["partial"] is False

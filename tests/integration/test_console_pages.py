@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from sqlalchemy import text
-from tests.support.console import ORIGIN, Visitor, field_of, fields_of, signed_in
+from tests.support.console import ORIGIN, Visitor, field_of, fields_of, make, secret_of, signed_in
 from tests.support.managing import Stage, scope, staged
 
 from authz_service.admin.drafts import ScopeDraft, TokenDraft
@@ -96,19 +96,6 @@ async def issue_for(stage: Stage, owner: str, name: str, **fields: Any) -> str:
     return str(issued.token["id"])
 
 
-async def make(visitor: Visitor, *steps: tuple[str, dict[str, Any]], begin: str = "") -> Any:
-    """Press one button after another, each with what is filled in on its page."""
-    await visitor.get(f"/console/tokens/new{begin}")
-    for go, filled in steps:
-        assert visitor.page is not None
-        kept = [(name, value) for name, value in fields_of(visitor.page.text) if name not in filled]
-        given = [
-            (name, one) for name, value in filled.items() for one in ([value] if isinstance(value, str) else value)
-        ]
-        await visitor.post("/console/tokens/new", [*kept, *given, ("go", go)])
-    return visitor.page
-
-
 # the announcement's walk
 
 
@@ -123,7 +110,7 @@ async def test_a_token_for_the_registry_of_one_project_is_made_used_found_and_re
     )
     assert page.status_code == 201, dana.text
     assert page.headers["cache-control"] == "no-store"
-    secret = page.text.partition('aria-label="The secret">')[2].partition("<")[0]
+    secret = secret_of(page.text)
     token_id = page.text.partition("/console/tokens/tok_")[2].partition('"')[0]
 
     gateway = (await stage.give("root", scope("authz", "instance", "decision:evaluate"), evaluates=("*",)))[1]
@@ -150,7 +137,7 @@ async def test_the_secret_is_on_one_page_and_nowhere_else(stage):
     dana = await signed_in(stage, "dana")
     begin = "?catalog=gitlab&node=project:acme/web&p=job:read&step=finish"
     page = await make(dana, ("create", {"name": "once", "expires": "7"}), begin=begin)
-    secret = page.text.partition('aria-label="The secret">')[2].partition("<")[0]
+    secret = secret_of(page.text)
     assert secret.startswith("azt_")
     token_id = "tok_" + page.text.partition("/console/tokens/tok_")[2].partition('"')[0]
     for path in (f"/console/tokens/{token_id}", "/console/tokens", "/console/tokens.csv", "/console/account"):
@@ -172,7 +159,7 @@ async def test_a_form_that_is_sent_twice_makes_one_token_and_says_so(stage):
     assert "sent twice" in dana.text
     assert "azt_" not in dana.page.text
     await dana.get("/console/tokens?search=twice")
-    assert dana.page.text.count("tok_") == 1
+    assert dana.page.text.count('href="/console/tokens/tok_') == 1
 
 
 async def test_all_that_is_wrong_is_said_at_once_and_nothing_is_lost(stage):
@@ -195,7 +182,7 @@ async def test_several_places_with_their_own_permissions_make_one_token(stage):
         ("create", {"name": "two parts", "expires": "30"}),
         begin="?catalog=gitlab&node=project:acme/web&step=what",
     )
-    secret = dana.page.text.partition('aria-label="The secret">')[2].partition("<")[0]
+    secret = secret_of(dana.page.text)
     scopes = (await stage.call("GET", "/v1/self", secret)).json()["scopes"]
     assert [(one["reach"]["kind"], one["permissions"]) for one in scopes] == [
         ("selected", ["job:read"]),
@@ -438,7 +425,7 @@ async def test_pages_of_a_long_list_hold_each_token_once(stage):
     await root.get("/console/tokens")
     seen: list[str] = []
     while True:
-        seen += dict.fromkeys(re.findall(r'<td class="name"><a href="/console/tokens/(tok_\w+)"', root.page.text))
+        seen += dict.fromkeys(re.findall(r'<span><a href="/console/tokens/(tok_\w+)"', root.page.text))
         onward = re.search(r'rel="next" href="([^"]+)"', root.page.text)
         if onward is None:
             break
@@ -501,126 +488,3 @@ async def test_revoking_takes_a_confirmation_and_names_what_ends_with_it(stage):
     await dana.post(f"/console/tokens/{parent}/revoke", {"confirmed": "yes"})
     await dana.follow()
     assert ">revoked</span>" in dana.page.text
-
-
-# approval and policies
-
-
-async def require_approval(visitor: Visitor, node: str, **fields: str) -> str:
-    """Through the form, as its owner does: what it would stop first, and then the change. The words in between."""
-    await visitor.get(f"/console/policies?node={node}&catalog=gitlab")
-    usual = {"node": node, "catalog": "gitlab", "approval": "required", "etag": field_of(visitor.page.text, "etag")}
-    await visitor.post("/console/policies", usual | fields | {"go": "try"})
-    tried = visitor.text
-    assert visitor.page.status_code == 200, tried
-    await visitor.post("/console/policies", usual | fields | {"go": "set"})
-    await visitor.follow()
-    assert "It is set" in visitor.text
-    return tried
-
-
-async def test_an_owner_asks_for_approval_and_decides_what_waits(stage):
-    olga, dana = await signed_in(stage, "olga"), await signed_in(stage, "dana")
-    assert "This would stop no live token" in await require_approval(olga, "group:acme")
-    begin = "?catalog=gitlab&node=project:acme/web&p=job:read&step=finish"
-    for name in ("approved later", "denied later"):
-        page = await make(dana, ("create", {"name": name, "expires": "7", "reason": "to see jobs"}), begin=begin)
-        assert page.status_code == 201, dana.text
-    secret = page.text.partition('aria-label="The secret">')[2].partition("<")[0]
-
-    async def decision() -> str:
-        question = {"resource": "job", "action": "read", "target": "acme/web", "fully_consistent": True}
-        return str((await stage.call("POST", "/v1/self/check", secret, question)).json()["reason"])
-
-    assert await decision() == "approval_pending"
-    await olga.get("/console/requests?node=group:acme")
-    assert "approved later" in olga.text
-    assert "to see jobs" in olga.text
-    ids = re.findall(r'name="id" value="(\d+)"', olga.page.text)
-    assert len(ids) == 2
-    await olga.post("/console/requests?node=group:acme", [("id", one) for one in ids] + [("go", "approve")])
-    assert olga.text.count("approved.") == 2
-    assert await decision() == "granted"
-    await olga.post("/console/requests?node=group:acme", {"go": f"deny:{ids[0]}"})
-    assert f"Request {ids[0]}:" in olga.text
-    assert await decision() == "granted"
-
-    await olga.get("/console/grants?node=group:acme")
-    grants = re.findall(r'name="id" value="(\d+)"', olga.page.text)
-    assert grants
-    for one in grants:
-        await olga.get("/console/grants?node=group:acme")
-        await olga.post("/console/grants", {"id": one, "node": "group:acme"})
-    assert await decision() == "approval_revoked"
-
-
-async def test_nobody_decides_for_a_group_that_is_not_theirs(stage):
-    olga, dana = await signed_in(stage, "olga"), await signed_in(stage, "dana")
-    await require_approval(olga, "group:acme")
-    await make(
-        dana,
-        ("create", {"name": "mine", "expires": "7"}),
-        begin="?catalog=gitlab&node=project:acme/web&p=job:read&step=finish",
-    )
-    await olga.get("/console/requests?node=group:acme")
-    [number] = re.findall(r'name="id" value="(\d+)"', olga.page.text)
-    await dana.get("/console/requests?node=group:acme")
-    assert "mine" not in dana.page.text.partition("<main")[2].replace("examine", "")
-    await dana.post("/console/requests", {"go": f"approve:{number}"})
-    assert "approved." not in dana.text
-    await olga.get("/console/requests?node=group:acme")
-    assert number in re.findall(r'name="id" value="(\d+)"', olga.page.text)
-    await dana.get("/console/policies?node=group:acme")
-    assert dana.page.status_code == 400
-    await dana.post("/console/policies", {"node": "group:acme", "catalog": "gitlab", "approval": "off", "go": "set"})
-    assert dana.page.status_code == 400
-
-
-async def test_a_policy_that_was_changed_meanwhile_is_not_overwritten(stage):
-    olga = await signed_in(stage, "olga")
-    await olga.get("/console/policies?node=group:acme&catalog=gitlab")
-    read = {"node": "group:acme", "catalog": "gitlab", "etag": field_of(olga.page.text, "etag"), "go": "set"}
-    await olga.post("/console/policies", read | {"legacy": "forbid"})
-    assert olga.page.status_code == 303
-    await olga.get("/console/account")
-    await olga.post("/console/policies", read | {"legacy": "allow"})
-    assert olga.page.status_code == 400
-    await olga.get("/console/policies?node=group:acme&catalog=gitlab")
-    assert '<option value="forbid" selected>' in olga.page.text
-
-
-async def test_a_policy_comes_back_as_it_was_written(stage):
-    root = await signed_in(stage, "root")
-    fields = {
-        "fine_grained": "allow",
-        "fine_grained_force": "yes",
-        "days_fine_grained": "90",
-        "legacy": "date",
-        "legacy_date": "2030-01-31",
-        "legacy_services": "yes",
-        "auto": "yes",
-        "auto_reads": "yes",
-        "auto_days": "30",
-        "inactive": "180",
-        "exempt_admins": "yes",
-    }
-    await require_approval(root, "instance", **fields)
-    page = root.page.text
-    for name, value in fields.items():
-        tag = re.search(rf'<(?:input|select)[^>]*name="{name}"[^>]*>(?:.*?</select>)?', page, re.DOTALL)
-        assert tag is not None, name
-        if tag[0].startswith("<select"):
-            assert f'<option value="{value}" selected>' in tag[0], name
-        else:
-            assert ("checked" in tag[0]) if value == "yes" else (f'value="{value}"' in tag[0]), (name, tag[0])
-
-
-@pytest.mark.parametrize("number", ["0", "-1", "1.5", "x", "9999999", "\uff11"])
-async def test_a_limit_that_is_no_number_is_said_and_nothing_is_set(stage, number):
-    root = await signed_in(stage, "root")
-    await root.get("/console/policies?node=instance&catalog=gitlab")
-    fields = {"node": "instance", "catalog": "gitlab", "go": "set", "days_legacy": number, "legacy_date": "no day"}
-    await root.post("/console/policies", fields | {"legacy": "date"})
-    assert root.page.status_code == 400
-    assert "Write a whole number" in root.text
-    assert "Write the day as" in root.text

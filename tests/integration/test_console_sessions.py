@@ -287,6 +287,15 @@ FORMS = (
     "/console/tokens/new",
     "/console/tokens/tok_1234567890123456789012/revoke",
     "/console/playground",
+    "/console/tokens/tok_1234567890123456789012/edit",
+    "/console/tokens/tok_1234567890123456789012/rotate",
+    "/console/tokens/tok_1234567890123456789012/clone",
+    "/console/tokens/tok_1234567890123456789012/shrink",
+    "/console/tokens/revoke",
+    "/console/requests",
+    "/console/grants",
+    "/console/policies",
+    "/console/leaks",
 )
 
 

@@ -1,14 +1,21 @@
-"""`/gateway/forward` and `/gateway/envoy`: who may ask, what is asked, and what the end client is told."""
+"""`/gateway/forward` and `/gateway/envoy`: who may ask, what is asked, and what the end client is told, both ways."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import pytest
 from tests.integration.test_check_http import FORGE, REQUESTS
+from tests.integration.test_hot_path import CHANGES, figures, seen
 from tests.support.managing import Stage, scope, staged
+
+from authz_service.api.check import hot_gateway
+from authz_service.api.check.encoding import encode_decision
+from authz_service.pdp.quick import QuickAnswers
+from authz_service.pdp.records import Recorder
 
 ODD = {"\x00", "\r\n", "\r", "\n", "\x7f"}
 
@@ -41,8 +48,26 @@ class Gate:
             (names[family], path),
         ]
         headers = [pair for pair in headers if pair[0] not in without] + (more or [])
-        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-        return await self.stage.client.get(f"/gateway/forward/{family}?{query}", headers=raw)
+        return await both_ways(self.stage, "GET", f"/gateway/forward/{family}?{query}", headers)
+
+
+async def both_ways(
+    stage: Stage, method: str, url: str, headers: Iterable[tuple[str, str]], content: bytes | None = None
+) -> httpx.Response:
+    """The documented route's answer, with nothing in memory; what memory says must be the same."""
+    raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    quick = stage.app.state.quick
+    transport = httpx.ASGITransport(app=stage.app.state.hot)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as hot:
+        short = [await hot.request(method, url, headers=raw, content=content) for _ in range(2)]
+    stage.app.state.quick = QuickAnswers(stage.app.state.services.point, encode_decision)
+    try:
+        long = await stage.client.request(method, url, headers=raw, content=content)
+    finally:
+        stage.app.state.quick = quick
+    for answer in short:
+        assert seen(answer) == seen(long), (method, url, headers)
+    return long
 
 
 @pytest.fixture
@@ -239,7 +264,7 @@ async def test_any_method_of_the_check_request_is_taken(gate):
     }
     for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
         url = "/gateway/forward/x-forwarded?catalog=forge"
-        answer = await gate.stage.client.request(method, url, headers=headers, content=b"ignored")
+        answer = await both_ways(gate.stage, method, url, headers.items(), b"ignored")
         assert answer.status_code == 200, method
     assert (await gate.stage.client.request("BREW", url, headers=headers)).status_code == 405
 
@@ -252,18 +277,18 @@ async def test_envoys_path_is_the_clients_own_after_the_prefix(gate):
             continue  # what the test's own client does not send as it is
         body = {"token": gate.secret, "catalog": "forge", "method": method, "path": path}
         decision = (await gate.stage.call("POST", "/check/http", gate.token, body)).json()
-        answer = await client.request(method, f"/gateway/envoy{path}", headers=headers)
+        answer = await both_ways(gate.stage, method, f"/gateway/envoy{path}", headers.items())
         sent = answer.request.url.raw_path.decode().removeprefix("/gateway/envoy")
         if sent != path:
             continue  # the client tidied it up
         assert answer.status_code == (200 if decision["decision"] == "allow" else 403), (method, path)
-    allowed = await client.get("/gateway/envoy/api/v4/version", headers=headers)
+    allowed = await both_ways(gate.stage, "GET", "/gateway/envoy/api/v4/version", headers.items())
     assert allowed.headers["x-envoy-auth-headers-to-remove"] == "authorization"
     encoded = await client.get("/gateway%2Fenvoy/api/v4/version", headers=headers)
     assert encoded.status_code in (403, 404)
     constants = {"x-authz-resource": "pipeline", "x-authz-action": "read", "x-authz-target": "acme/web"}
-    assert (await client.get("/gateway/envoy/x", headers=headers | constants)).status_code == 403
-    assert (await client.get("/gateway/envoy-constants/x", headers=headers | constants)).status_code == 200
+    for url, status in (("/gateway/envoy/x", 403), ("/gateway/envoy-constants/x", 200)):
+        assert (await both_ways(gate.stage, "GET", url, (headers | constants).items())).status_code == status
 
 
 async def test_nothing_can_be_decided_is_503_and_a_deny(gate):
@@ -274,3 +299,97 @@ async def test_nothing_can_be_decided_is_503_and_a_deny(gate):
         assert answer.status_code == 503
         assert answer.json()["decision"] == "deny"
         assert answer.headers["retry-after"] == "1"
+
+
+def asked_of(gate: Gate) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """Method, URL and headers of requests that memory can answer, and of some that it cannot."""
+    who = [("authorization", f"Bearer {gate.secret}"), ("x-authz-gateway", gate.token), ("x-forwarded-for", "10.1.2.3")]
+    found = []
+    for method, path, _ in REQUESTS[:24]:
+        told = [("x-forwarded-method", method), ("x-forwarded-uri", path)]
+        found.append(("GET", "/gateway/forward/x-forwarded?catalog=forge", who + told))
+        if path.startswith("/") and method.isupper():
+            found.append((method, f"/gateway/envoy{path}", [*who, ("x-authz-catalog", "forge")]))
+    for target in ("acme/web", "open/web", "project:42", "group:acme", "hidden/plan", "nobody"):
+        url = f"/gateway/forward/x-forwarded?catalog=forge&resource=pipeline&action=read&target={target}"
+        told = [("x-forwarded-method", "GET"), ("x-forwarded-uri", "/any")]
+        found.append(("GET", url, who + told))
+        found.append(("GET", url.replace("action=read", "action=run"), who + told))
+    return found
+
+
+async def test_gateways_take_the_short_way(gate, monkeypatch):
+    """Else the other tests would compare the long way with itself."""
+    urls = ["/gateway/forward/x-forwarded?catalog=forge", "/gateway/envoy/api/v4/projects/42/pipelines"]
+    taken = []
+    decide = hot_gateway.decide_from_memory
+
+    def watch(*given: Any) -> Any:
+        taken.append(decide(*given))
+        return taken[-1]
+
+    monkeypatch.setattr(hot_gateway, "decide_from_memory", watch)
+    for method, status in (("GET", 200), ("POST", 403)):
+        headers = [("x-forwarded-method", method), ("x-forwarded-uri", "/api/v4/projects/42/pipelines")]
+        headers += [("authorization", f"Bearer {gate.secret}"), ("x-authz-gateway", gate.token)]
+        headers += [("x-authz-catalog", "forge")]
+        for url in urls:
+            taken.clear()
+            asked = headers if "envoy" in url else headers[:-1]
+            answer = await both_ways(gate.stage, "GET" if "forward" in url else method, url, asked)
+            assert answer.status_code == status
+            assert [verdict is None for verdict in taken][-1:] == [False], url
+
+
+async def test_both_ways_of_a_gateway_stay_equal_while_the_directory_changes(gate):
+    said = set()
+    for change in [None, *CHANGES, {"type": "user", "username": "dora", "external_id": "7"}]:
+        if change is not None:
+            await gate.stage.apply(change)
+            await gate.stage.app.state.services.point.follower.poll_now()
+        for asked in asked_of(gate):
+            said.add((await both_ways(gate.stage, *asked)).status_code)
+    assert said == {200, 401, 403, 405}
+
+
+async def test_a_revoked_gateway_and_a_revoked_token_are_forgotten(gate):
+    point, admin = gate.stage.app.state.services.point, await gate.stage.admin()
+    assert (await gate.ask()).status_code == 200
+    for secret, status, reason in ((gate.secret, 401, "unauthenticated"), (gate.token, 403, "forbidden")):
+        token = await point.find_token(secret)
+        await gate.stage.call("DELETE", f"/v1/tokens/{token.id}", admin)
+        await point.follower.poll_now()
+        answer = await gate.ask()
+        assert (answer.status_code, answer.json()["reason"]) == (status, reason)
+
+
+async def test_both_ways_of_a_gateway_count_and_record_the_same(gate):
+    kept: list[dict[str, Any]] = []
+    point, state = gate.stage.app.state.services.point, gate.stage.app.state
+    point.records = Recorder(kept.extend, allows=True)
+    asked = [(*one[:2], [*one[2], ("x-request-id", f"r-{number}")]) for number, one in enumerate(asked_of(gate))] * 2
+
+    async def count(app: Any, *, forgetful: bool) -> tuple[dict[str, float], list[Any], Any]:
+        point.usage.take()
+        before = figures((await gate.stage.client.get("/metrics")).text)
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            for method, url, headers in asked:
+                if forgetful:
+                    state.quick = QuickAnswers(point, encode_decision)
+                await client.request(method, url, headers=headers)
+        after = figures((await gate.stage.client.get("/metrics")).text)
+        await point.records.flush()
+        records = [{**one, "at": ""} for one in kept]
+        kept.clear()
+        used = [sorted(map(str, some)) for some in point.usage.take()]
+        return {name: value - before.get(name, 0) for name, value in after.items()}, records, used
+
+    quick = state.quick = state.hot._app.quick = QuickAnswers(point, encode_decision)
+    state.hot.quick = quick
+    short = await count(state.hot, forgetful=False)
+    long = await count(state.gateway_listener._app._app, forgetful=True)
+    assert short[1] == long[1] != []
+    assert short[2] == long[2] != [[], []]
+    moved = {name: value for name, value in short[0].items() if value}
+    assert moved == {name: value for name, value in long[0].items() if value} != {}

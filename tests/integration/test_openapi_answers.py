@@ -23,7 +23,9 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
-from tests.support.managing import Stage, staged
+from tests.support.attacks import OWNERS
+from tests.support.managing import ALL_AUTHZ, Stage, scope, staged
+from tests.support.roles import OTHERS, ROLES, SPENT, TABLE, UNKNOWN, expected
 
 from authz_service.app import create_app
 from authz_service.config import Settings
@@ -44,6 +46,7 @@ ASKED = [
     # What takes nothing forbids nothing.
     for mode in (BOTH if {"parameters", "requestBody"} & operation.keys() else BOTH[:1])
 ]
+REFUSALS = (400, 401, 403, 404, 413)
 SPENDS_THE_CALLER = ("/v1/self", "/oauth/revoke")
 """A call there may end the token that it is made with."""
 
@@ -64,6 +67,8 @@ class Running:
     stage: Stage
     loop: asyncio.AbstractEventLoop
     admin: str
+    secrets: dict[str, str]
+    """By role."""
 
     def fresh(self) -> str:
         return asyncio.run_coroutine_threadsafe(self.stage.admin(), self.loop).result(SECONDS)
@@ -89,12 +94,31 @@ async def serve(url: str, started: threading.Event, stopping: threading.Event, f
             await asyncio.sleep(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
         loop = asyncio.get_running_loop()
-        found.append(Running(f"http://127.0.0.1:{port}", stage, loop, await stage.admin()))
+        found.append(Running(f"http://127.0.0.1:{port}", stage, loop, await stage.admin(), await roles_of(stage)))
         started.set()
         while not stopping.is_set():
             await asyncio.sleep(0.05)
         server.should_exit = True
         await serving
+
+
+async def roles_of(stage: Stage) -> dict[str, str]:
+    """A real token of each role; `nobody` shows none."""
+    revoked, secret = await stage.give("root", scope("authz", "instance", *ALL_AUTHZ), evaluates=("*",))
+    answer = await stage.call("DELETE", f"/v1/tokens/{revoked}", await stage.admin())
+    assert answer.status_code == 200
+    groups = await stage.scope_at("authz", ["group:acme"], *OWNERS)
+    jobs = await stage.scope_at("gitlab", ["group:acme"], "job:read")
+    own = scope("authz", "user", "token:create", "token:read", "token:edit")
+    asks = scope("authz", "instance", "decision:evaluate")
+    return {
+        "admin": await stage.admin(),
+        "owner": (await stage.give("olga", groups, jobs, own))[1],
+        "developer": (await stage.give("dana", jobs, own))[1],
+        "gateway": (await stage.give("root", asks, evaluates=("*",)))[1],
+        "nothing": (await stage.give("eve", jobs))[1],
+        "revoked": secret,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +148,47 @@ def test_an_operation_answers_as_the_document_says(
         headers = {"Authorization": f"Bearer {secret}"}
         answer = case.call(base_url=running.url, headers=headers, timeout=SECONDS)
         case.validate_response(answer, checks=CHECKS, headers=headers)
+
+    ask()
+
+
+def test_every_operation_has_its_place_in_the_table_of_roles():
+    labels = {f"{method.upper()} {path}" for path, methods in DOCUMENT["paths"].items() for method in methods}
+    assert {*TABLE, *SPENT} <= labels, "the table speaks of operations that there are no more"
+    assert all(len(row) == len(ROLES) for row in (*TABLE.values(), OTHERS))
+
+
+@pytest.mark.parametrize("role", [*ROLES, "revoked", "nobody"])
+def test_no_role_gets_an_answer_that_is_not_for_it(running: Running, operations: dict[str, Any], role: str):
+    """What is not a role's is a refusal, whatever is sent; without a token that counts it is 401 where one is due."""
+    secret = running.secrets.get(role)
+    headers = {} if secret is None else {"Authorization": f"Bearer {secret}"}
+    for label, operation in operations.items():
+        if label not in SPENT:
+            _ask_as(role, running.url, headers, label, operation)
+
+
+def _ask_as(role: str, url: str, headers: dict[str, str], label: str, operation: Any) -> None:
+    secured = bool(operation.definition.raw.get("security"))
+
+    @given(case=operation.as_strategy(generation_mode=GenerationMode.POSITIVE))
+    @settings(
+        max_examples=2,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    def ask(case: Any) -> None:
+        answer = case.call(base_url=url, headers=headers, timeout=SECONDS)
+        case.validate_response(answer, checks=CHECKS, headers=headers)
+        told = (role, label, answer.status_code, answer.text[:500])
+        if role in ROLES:
+            assert expected(label, role) != "-" or answer.status_code in REFUSALS, told
+            assert answer.status_code != 401 or not secured, told
+        elif secured:
+            assert answer.status_code in UNKNOWN.get(label, (400, 401, 413)), told
 
     ask()
 

@@ -7,11 +7,15 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from tests.support.endings import settings
 from tests.support.forge import CATALOGS
 from tests.support.machine import Machine
-from tests.support.pair import pair_of_replicas
+from tests.support.pair import Pair, pair_of_replicas
+from tests.support.receiver import Receiver, receiving
 from tests.support.stored_rows import install
 from tests.support.upheaval import START
 
@@ -24,12 +28,20 @@ SEED = os.environ.get("AUTHZ_STATEFUL_SEED")
 
 
 async def run(url: str, seed: int | str, steps: int) -> Counter[str]:
-    async with pair_of_replicas(url, START) as pair:
-        await install(pair.database, *CATALOGS)
-        machine = Machine(pair, seed)
-        await machine.begin()
-        await machine.run(steps)
-        return machine.counts
+    with TemporaryDirectory() as folder:
+        async with (
+            receiving(Path(folder)) as receiver,
+            pair_of_replicas(url, START, **settings(Path(folder))) as pair,
+        ):
+            return await run_in(pair, seed, steps, receiver)
+
+
+async def run_in(pair: Pair, seed: int | str, steps: int, receiver: Receiver) -> Counter[str]:
+    await install(pair.database, *CATALOGS)
+    machine = Machine(pair, seed, receiver)
+    await machine.begin()
+    await machine.run(steps)
+    return machine.counts
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -82,7 +82,7 @@ async def test_a_migration_does_not_wait_long_for_a_lock(database_url: str):
     async with engine(database_url).connect() as holder:
         await holder.execute(text("lock table token in access exclusive mode"))
         with pytest.raises(DatabaseUnavailableError, match="something else holds what we need"):
-            await migrate(database_url, "base", lock_timeout="200ms")
+            await migrate(database_url, "base", lock_timeout="200ms", patience=0)
     async with engine(database_url).connect() as conn:
         assert "token" in await tables(conn)
 

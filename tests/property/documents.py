@@ -41,8 +41,10 @@ interface Noteable { id: ID! notes: [Note!] }
 union Found = Issue | Project | Note
 type Project implements Node {
   id: ID! name: String group: Group issues: IssueConnection issue(iid: ID): Issue forks: [Project!] owner: User
+  page: Page
 }
-type Group implements Node { id: ID! name: String projects: ProjectConnection parent: Group }
+type Group implements Node { id: ID! name: String projects: ProjectConnection parent: Group page: Page }
+type Page { text: String }
 type Issue implements Node & Noteable {
   id: ID! title: String notes: [Note!] author: User linked: IssueConnection email: String project: Project
 }
@@ -62,7 +64,7 @@ type ResetPayload { errors: [String!] }
 CATALOG = """
 catalog: forge
 version: 1
-roles: {member: []}
+roles: {member: [], staying: {includes: [member], inherits: false}}
 top_role: member
 graphql:
   path: /graphql
@@ -95,6 +97,7 @@ permissions:
     move: {project: Mutation.moveIssue}
     email: {project: Issue.email}
   note: {read: {project: Type.Noteable, group: Type.Noteable}}
+  page: {read: {project: Type.Page, when: {resource.archived: false}}}
   user: {read: {user: Type.User}}
   settings: {read: {instance: Type.Limits}}
   instance: {reset: {instance: Mutation.resetAll}}

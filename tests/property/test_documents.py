@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from random import Random
 from typing import Any
 
 from hypothesis import assume, given, settings
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from tests.builders import DAY, NOW, account, group, project, rows
 from tests.property.documents import CATALOG, SDL, Drawn, documents
 from tests.property.drawn import DECISIONS
+from tests.property.rulings import RulingMaker
 from tests.reference import documents as reference
 from tests.reference.rows import Rows
 from tests.support.answers import compared
@@ -30,6 +33,8 @@ OWNER, OWN_NODE = account("dana")
 ADMIN, ADMIN_NODE = account("root", admin=True)
 OTHER, OTHER_NODE = account("erin")
 ACME = group("acme", external_id="12")
+TOOLS = group("tools", ACME)
+DEEP = group("deep", TOOLS)
 WEB = project("web", ACME, external_id="42")
 API = project("api", ACME, external_id="43", visibility=Visibility.PRIVATE)
 ELSEWHERE = group("other", visibility=Visibility.PUBLIC)
@@ -94,8 +99,14 @@ def worlds(draw: Any) -> Rows:
         created_at=NOW - DAY,
     )
     people = ((OWNER, OWN_NODE), (ADMIN, ADMIN_NODE), (OTHER, OTHER_NODE))
-    found = rows(*people, ACME, WEB, API, ELSEWHERE, SITE, token, members=[(OWNER, ACME, "member")])
+    role = draw(st.sampled_from(("member", "member", "member", "staying")))
+    found = rows(*people, ACME, TOOLS, DEEP, WEB, API, ELSEWHERE, SITE, token, members=[(OWNER, ACME, role)])
     found.catalogs.append(FORGE)
+    if draw(st.booleans()):
+        maker = RulingMaker(Random(draw(st.integers(0, 2**32 - 1))), NOW, found.nodes, [FORGE])
+        policies = maker.policies()
+        requests, grants = maker.approvals([token], policies)
+        found = replace(found, policies=policies, requests=requests, grants=grants)
     return found
 
 

@@ -13,9 +13,10 @@ from tests.reference.rows import Rows
 
 from authz_service.catalog.model import Catalog
 from authz_service.directory.model import NodeId, NodeKind
-from authz_service.engine.decide import decide
-from authz_service.engine.fix import FIXABLE, find_fixes
+from authz_service.engine.decide import decide, explain
+from authz_service.engine.fix import find_fixes, turns_on_hidden
 from authz_service.engine.model import Request
+from authz_service.engine.remedies import FIXABLE
 from authz_service.engine.steps import Fix, Step, StepKind, change_token
 from authz_service.tokens.grants import Grant, GrantState, Pair
 from authz_service.tokens.model import Reach, ReachKind, Scope, Token, TokenId, TokenKind
@@ -140,13 +141,32 @@ def included(catalog: Catalog, role: str) -> set[str]:
 @decisions(DECISIONS // SHARE)
 def test_where_a_single_change_would_do_a_single_change_is_named(drawn: Drawn):
     for token, request, fixes in denials(drawn):
-        if any(len(fix.steps) == 1 for fix in fixes):
+        hidden = turns_on_hidden(token, drawn.world, request)
+        if hidden or any(len(fix.steps) == 1 for fix in fixes):
             continue
         for changed, what in single_changes(drawn.rows, token, request):
             answer = naive.decide(changed, token.id, request)
             if answer.allowed:
                 note(f"{drawn}: {token.id} asks {request}: {what} would do; named: {[one.sentence() for one in fixes]}")
             assert not answer.allowed
+
+
+@given(drawn=drawn_worlds())
+@decisions(DECISIONS // 20)
+def test_no_fix_is_named_where_a_place_has_a_part_that_the_owner_does_not_see(drawn: Drawn):
+    for token, request, fixes in denials(drawn):
+        catalog = naive.catalog_of(drawn.rows, token, request.catalog)
+        assert catalog is not None
+        if catalog.upstream or not fixes:
+            continue
+        named = [text for fix in fixes for step in fix.steps for text in step.targets]
+        _, trace = explain(token, drawn.world, request)
+        items = [item for traced in trace for one in traced.sets for item in one.items]
+        named += [item.target for item in items if item.target is not None and item.node != token.owner]
+        for text in named:
+            place = places.written_place(drawn.rows, catalog, text)
+            assert place is not None
+            assert people.sees(drawn.rows, catalog, token.owner, place)
 
 
 def single_changes(rows: Rows, token: Token, request: Request) -> Iterator[tuple[Rows, str]]:

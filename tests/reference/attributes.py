@@ -40,9 +40,11 @@ class Facts:
 
     def values(self, name: str, place: Place | None) -> list[object] | None:
         """All values the attribute has at the place; None where it is absent."""
+        space, _, key = name.partition(".")
+        if space == "resource" and place is not None and place.whole:
+            return [self.trial[name]] if name in self.trial else None
         if name in DIRECTORY_ALONE:
             return self._own_values(name, place)
-        space, _, key = name.partition(".")
         node = None
         if space == "resource" and place is not None:
             node = place.node

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tests.reference import people, places
 from tests.reference.attributes import Facts
@@ -128,6 +128,13 @@ class Items:
             and NodeKind.GROUP not in self.permission_of(item).boundaries
         )
 
+    def read_at(self, item: Item) -> Place | None:
+        """The place that an item's target names, or all that lies in it where it stands for that."""
+        place = self.find(item.target)[1]
+        if place is not None and item.target.kind is not TargetKind.BELOW and self.stands_for_projects(item, place):
+            return replace(place, whole=True)
+        return place
+
     def text_of(self, item: Item) -> str:
         place = self.find(item.target)[1]
         return "anywhere" if place is None else place.text
@@ -138,7 +145,7 @@ class Items:
         if item.target.kind not in (TargetKind.BELOW, TargetKind.ANYWHERE):
             assert place is not None
             if self.stands_for_projects(item, place):
-                return self.at_place(permission, place, set_role, carried=operation, boundary=item.boundary)
+                return self.in_all(permission, item, set_role, operation)
             return self.at_place(permission, place, set_role, carried=operation, exceptions=True)
         if operation.mutates:
             if place is None:  # `anywhere` never serves a mutating operation
@@ -159,6 +166,26 @@ class Items:
             (outcome for outcome in outcomes if outcome.stage == furthest),
             key=lambda outcome: ORDER.index(outcome.reason),
         )
+
+    def in_all(self, permission: Permission, item: Item, set_role: str | None, carried: Operation) -> Outcome:
+        """C3: a group that stands for the projects in it, which policies of the groups below speak of too (A5)."""
+        group = self.read_at(item)
+        assert group is not None
+        outcome = self.at_place(permission, group, set_role, carried=carried, boundary=item.boundary)
+        if outcome.stage != PASSED:
+            return outcome
+        holders = self.counting_holders(permission, item.boundary, group)
+        faults = [self.rulings.fault(below, holders) for below in self.groups_below(group)]
+        told = [fault for fault in faults if fault is not None]
+        return Outcome(A5, min(told, key=ORDER.index)) if told else outcome
+
+    def groups_below(self, top: Place) -> list[Place]:
+        """Upstream those that a policy speaks of: others have none of their own to be judged by."""
+        if not self.catalog.upstream:
+            return places.places_under(self.rows, top, NodeKind.GROUP)
+        named = [policy.node for policy in self.rows.policies if str(policy.node).startswith("group:")]
+        found = [places.upstream_place(self.catalog, NodeKind.GROUP, str(node)[len("group:") :]) for node in named]
+        return [place for place in found if top.id in place.chain]
 
     def in_empty(
         self, permission: Permission, boundary: NodeKind, top: Place, set_role: str | None, carried: Operation

@@ -164,10 +164,10 @@ class Hearing(Items):
             return
         operation = self.catalog.operations.get(ask.operation)
         for choice in () if operation is None else operation.sets:
-            yield choice.when, self.find(choice.items[0].target)[1]
+            yield choice.when, self.read_at(choice.items[0])
             for item in choice.items:
                 named = self.find(item.target)[1]
-                for place in [named, *self.candidates(item, named)]:
+                for place in [self.read_at(item), *self.candidates(item, named)]:
                     for holder in self.holding.conferring(self.permission_of(item), item.boundary):
                         yield holder.when, place
 
@@ -270,7 +270,7 @@ class Hearing(Items):
 
     def set_matches(self, choice: RequirementSet) -> bool:
         first = choice.items[0]
-        return self.facts.matches(choice.when, self.find(first.target)[1])
+        return self.facts.matches(choice.when, self.read_at(first))
 
     def set_hides(self, choice: RequirementSet) -> bool:
         """A10: whether some target of the set is unknown, or unseen by the owner."""

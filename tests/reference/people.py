@@ -28,7 +28,7 @@ def counting_rows(rows: Rows, catalog: Catalog, user: NodeId, place: Place) -> l
         if member != user or node not in place.chain:
             continue
         stays = role in catalog.roles and not catalog.roles[role].inherits
-        if node == place.id or not stays:
+        if (node == place.id and not place.whole) or not stays:
             roles.append(role)
     return roles
 

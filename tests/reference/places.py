@@ -24,6 +24,8 @@ class Place:
     chain: tuple[NodeId, ...]
     """Itself, then what it lies in, up to the top. The instance is in nobody's chain but its own."""
     node: Node | None = None
+    whole: bool = False
+    """A group that stands for all projects in it, now and later (C3, GraphQL 3)."""
 
 
 # Texts

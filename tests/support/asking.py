@@ -93,7 +93,9 @@ class Interview:
         return self.secrets.get(token) or new_secret("azt", "k1").reveal()
 
     def known(self, token: TokenId) -> TokenId | None:
-        return token if token in self.secrets else None
+        """Its id in answers; a token that was purged is nobody's any more."""
+        there = token in self.secrets and naive.token_of(self.reading.rows, token) is not None
+        return token if there else None
 
     # ways
 

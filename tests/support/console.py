@@ -112,6 +112,35 @@ def fields_of(page: str) -> list[tuple[str, str]]:
     return [(name, html.unescape(value)) for name, value in found if name != "form_token"]
 
 
+def secret_of(page: str) -> str:
+    """The secret that a page shows, this once."""
+    return page.partition('aria-label="The secret">')[2].partition("<")[0]
+
+
+def token_of(page: str) -> str:
+    """The id of the token that the page of a new secret leads to."""
+    found = re.search(r'<a class="button primary" href="/console/tokens/(tok_\w+)">', page)
+    assert found is not None, words_of(page)[:300]
+    return found[1]
+
+
+async def make(visitor: Visitor, *steps: tuple[str, dict[str, Any]], begin: str = "", path: str = "") -> Any:
+    """Press one button after another of the form that makes a token, each with what is filled in on its page.
+
+    `path` is that of another form in steps, and nothing for the one that makes a token.
+    """
+    where = path or "/console/tokens/new"
+    await visitor.get(f"{where}{begin}")
+    for go, filled in steps:
+        assert visitor.page is not None
+        kept = [(name, value) for name, value in fields_of(visitor.page.text) if name not in filled]
+        given = [
+            (name, one) for name, value in filled.items() for one in ([value] if isinstance(value, str) else value)
+        ]
+        await visitor.post(where, [*kept, *given, ("go", go)])
+    return visitor.page
+
+
 def words_of(page: str) -> str:
     """Without tags; what was escaped is as its reader sees it."""
     return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", page))).strip()

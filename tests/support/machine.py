@@ -18,11 +18,13 @@ from tests.reference.rows import Rows
 from tests.support.answers import compared, read_answer, told
 from tests.support.asked_for import TokenDrawer, managers
 from tests.support.asking import Asked, Interview, askable, grouped, item_of
+from tests.support.endings import Endings
 from tests.support.forge import FORGE_2
 from tests.support.lives import OVERLAPS, Lives, draw_edit, rotatable
 from tests.support.memory_world import MemoryWorld, decide_in
 from tests.support.pair import Pair, Side
 from tests.support.powers import powers
+from tests.support.receiver import Receiver
 from tests.support.rulings import Call, RulingDrawer
 from tests.support.stored_rows import Reading, install, read_all
 from tests.support.upheaval import Upheaval
@@ -50,16 +52,28 @@ class Ledger:
     nodes: dict[NodeId, Node] = field(default_factory=dict)
     gone: set[NodeId] = field(default_factory=set)
     lives: Lives = field(default_factory=Lives)
+    leaked: set[TokenId] = field(default_factory=set)
+    purged: set[TokenId] = field(default_factory=set)
 
-    def check(self, rows: Rows, context: str) -> None:
+    def check(self, reading: Reading, context: str) -> None:
         try:
-            self._check(rows)
+            self._forget(reading)
+            self._check(reading.rows)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{context}") from error
 
+    def _forget(self, reading: Reading) -> None:
+        """Only what had ended is ever purged, and it never comes again."""
+        there = {token.id for token in reading.rows.tokens}
+        assert not self.purged & there, "a token came again"
+        for token in [token for token in self.tokens.values() if token.id not in there]:
+            ended = token.expires_at is not None and token.expires_at <= reading.now
+            assert ended or token.revoked_at is not None, "a living token is gone"
+            self.purged.add(token.id)
+            del self.tokens[token.id]
+
     def _check(self, rows: Rows) -> None:
         found = {token.id: token for token in rows.tokens}
-        assert set(self.tokens) <= set(found), "a token is gone"
         for token in rows.tokens:
             self.lives.check_changed(self.tokens.setdefault(token.id, token), token)
             self.tokens[token.id] = token
@@ -75,6 +89,8 @@ class Ledger:
         deleted = {user.id for user in rows.users if user.state is UserState.DELETED}
         for token in rows.tokens:
             parent = None if token.parent is None else found[token.parent]
+            if token.parent in self.leaked:
+                continue  # a leak ends the very token that is out; its line has ended with it (T4)
             if parent is not None and parent.revoked_at is not None and parent.owner not in deleted:
                 assert token.revoked_at is not None, f"{token.id} is not revoked with its parent"
 
@@ -93,14 +109,15 @@ class Ledger:
 class Machine:
     """One run. The same seed makes the same run, but for what happens at once."""
 
-    def __init__(self, pair: Pair, seed: int | str) -> None:
+    def __init__(self, pair: Pair, seed: int | str, receiver: Receiver) -> None:
         self.pair = pair
         self.seed = seed
         self.random = Random(f"machine {seed}")
         self.upheaval = Upheaval(Random(f"upheaval {seed}"))
         self.rulings = RulingDrawer(Random(f"rulings {seed}"))
         self.secrets: dict[TokenId, str] = {}
-        self.ledger = Ledger()
+        self.endings = Endings(Random(f"endings {seed}"), pair, receiver, self.secrets, self._note)
+        self.ledger = Ledger(leaked=self.endings.leaked)
         self.pool: list[Asked] = []
         self.answers: dict[Asked, Decision] = {}
         self.log: list[str] = []
@@ -122,12 +139,16 @@ class Machine:
         self.drawer = TokenDrawer(Random(f"tokens {self.seed}"), self.reading.now)
         for body in managers(self.rows):
             await self._issue(self.pair.sides[0], self.pair.admin, body)
+        await self.endings.begin()
         await self._settle()
 
     async def run(self, steps: int) -> None:
-        for _ in range(steps):
+        for number in range(steps):
             await self.step()
+            if number == steps // 2:
+                await self.ask_a_newcomer()
         await self.ask_a_newcomer()
+        await self.endings.check_heard()
 
     async def step(self) -> None:
         kinds: list[Callable[[], Awaitable[None]]] = [
@@ -187,7 +208,7 @@ class Machine:
             self.counts["asked meanwhile"] += 1
             state = states[answer.json()["revision"]]
             decision = naive.decide(state.rows, asked.token, replace(asked.request, now=state.now))
-            known = asked.token if asked.token in self.secrets else None
+            known = interview.known(asked.token)
             assert read_answer(answer.json(), {}) == told(decision, known), f"meanwhile: {asked}\n{self.context}"
 
     def _draw_act(self, *, alone: bool = True) -> Act:
@@ -196,6 +217,8 @@ class Machine:
         side = self.random.choice(self.pair.sides)
         if self.random.random() < 0.15:
             return self._draw_life(side, alone=alone)
+        if self.random.random() < 0.18:
+            return self.endings.draw(side, self.reading, self.drawer, self._alive(), alone=alone)
         if self.random.random() < 0.12:
             ruling = self.rulings.draw(self.rows)
             return lambda: self._rule(side, ruling)
@@ -219,7 +242,7 @@ class Machine:
 
     def _draw_life(self, side: Side, *, alone: bool) -> Act:
         """An edit or a rotation: by an admin, by the token itself, or by another that may or may not."""
-        out = [token for token in self.secrets if token in self.ledger.revoked]
+        out = [token for token in self.secrets if token in self.ledger.revoked - self.ledger.purged]
         token = rotatable(self.random, self.rows, self._alive(), out)
         if token is None:
             return self._draw_revoke(side)
@@ -270,8 +293,8 @@ class Machine:
             assert new is not None
             self.ledger.lives.check_rotated(token, new)
             if by is not None and not itself:
-                free = replace(rows, policies=[])
-                beyond = powers(free, new, self.reading.now) - powers(free, by, self.reading.now, new.catalogs)
+                free, before = replace(rows, policies=[]), replace(self.rows, policies=[])  # it may have ended itself
+                beyond = powers(free, new, self.reading.now) - powers(before, by, self.reading.now, new.catalogs)
                 assert not beyond, f"{by} rotated {token}, which is beyond it: {sorted(beyond)}\n{self.context}"
 
     async def _rule(self, side: Side, ruling: Call) -> None:
@@ -368,8 +391,11 @@ class Machine:
         await self.pair.new_epoch()
         self.log.append("a new epoch")
 
-    def _note(self, what: str, answer: httpx.Response, *statuses: int) -> None:
-        self.log.append(f"{answer.status_code} {what}")
+    def _note(self, what: str, answer: httpx.Response | None = None, *statuses: int) -> None:
+        self.log.append(what if answer is None else f"{answer.status_code} {what}")
+        if answer is None:
+            self.counts[what.partition(":")[0]] += 1
+            return
         self.counts[f"{what.partition(' ')[0]} {answer.status_code}"] += 1
         assert answer.status_code in statuses, f"{answer.text}\n{self.context}"
 
@@ -377,8 +403,10 @@ class Machine:
 
     async def _settle(self) -> None:
         self.reading = await read_all(self.pair.database)
-        self.ledger.check(self.rows, self.context)
-        assert self.told_to_revoke <= self.ledger.revoked, f"a revoke was forgotten\n{self.context}"
+        self.ledger.check(self.reading, self.context)
+        assert self.told_to_revoke | self.endings.leaked <= self.ledger.revoked, (
+            f"a revoke was forgotten\n{self.context}"
+        )
 
     async def ask(self) -> None:
         """New questions, those whose answer is another now, and some of which nothing should have changed."""

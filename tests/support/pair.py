@@ -29,7 +29,9 @@ from authz_service.tokens.model import Reach, ReachKind, Token
 from authz_service.tokens.model import Scope as TokenScope
 from authz_service.tokens.secret import new_secret, new_token_id
 
-PEPPERS = Peppers({"k1": bytes(range(60, 92))}, "k1")
+FOREIGN = "glpat-"
+"""How secrets of another system begin, where replicas are told so."""
+PEPPERS = Peppers({"k1": bytes(range(60, 92))}, "k1", foreign={FOREIGN: "k1"})
 MANAGE = (
     "token:create",
     "token:read",
@@ -40,7 +42,10 @@ MANAGE = (
     "catalog:read",
 )
 RULING = ("policy:read", "policy:edit", "grant:read", "grant:decide", "grant:revoke")
-ADMIN = (*MANAGE, *RULING, "token:create_any", "directory:import", "decision:evaluate")
+ADMIN = (
+    *(*MANAGE, *RULING, "token:create_any", "token:import", "directory:import"),
+    *("webhook:read", "webhook:edit", "decision:evaluate"),
+)
 
 NARROW: Mapping[str, int] = {
     "tokens": 12,

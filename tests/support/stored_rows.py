@@ -46,8 +46,8 @@ async def read_rows(database: Database) -> Rows:
     return (await read_all(database)).rows
 
 
-async def read_all(database: Database) -> Reading:
-    """`read_rows` with the revision that they are of. Shares no query with the service."""
+async def read_all(database: Database, *, tokens: Iterable[str] | None = None) -> Reading:
+    """`read_rows` with the revision that they are of; with `tokens` no others. Shares no query with the service."""
     async with database.snapshot() as conn:
         nodes = [_node(row) for row in await _select(conn, "select * from node where deleted_at is null order by id")]
         users = [
@@ -60,7 +60,9 @@ async def read_all(database: Database) -> Reading:
             (row["user_id"], row["node_id"], row["role"])
             for row in await _select(conn, "select * from membership order by user_id, node_id")
         ]
-        found = [_token(row) for row in await _select(conn, "select * from token order by created_at, id")]
+        every = "select * from token where cast(:ids as text[]) is null or id = any(:ids) order by created_at, id"
+        ids = None if tokens is None else list(tokens)
+        found = [_token(row) for row in (await conn.execute(text(every), {"ids": ids})).mappings()]
         installed = await _select(conn, "select * from catalog_version where name not like '%#%' order by 1, 2")
         known = [*shipped_catalogs(), *(_catalog(row["text"]) for row in installed)]
         rulings = await read_rulings(conn)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import httpx
 import pytest
 from fastapi import FastAPI
@@ -56,6 +58,13 @@ async def test_twelve_routes_are_protected_each_by_its_own_permission():
             asked.add(("t", f"{thing.removesuffix('s')}:{action}", "project:a"))
     assert len(asked) == 12
     assert set(decisions.asked) == asked
+
+
+def test_the_application_of_twelve_protected_routes_has_ten_lines():
+    app = make_app(FakeDecisions({}))
+    assert len([route for route in app.routes if getattr(route, "path", "").startswith("/shops/")]) == 12
+    lines = [line.strip() for line in inspect.getsource(make_app).splitlines()]
+    assert len([line for line in lines if line and not line.startswith('"""')]) <= 10
 
 
 async def test_what_is_granted_runs_and_what_is_not_names_what_is_missing():
@@ -146,11 +155,38 @@ async def test_the_middleware_asks_about_the_request_as_it_was_sent():
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body"})
 
-    guarded = AuthzMiddleware(app, decisions, catalog="orders")
+    guarded = AuthzMiddleware(app, decisions, catalog="orders", encoded_slashes=True)
     assert (await call(guarded, path="/shops/corner%2Fshop/orders?x=1")).status_code == 204
     assert reached == ["tok_fake"]
     assert (await call(guarded, path="/shops/corner/shop/orders")).status_code == 403
     assert len(reached) == 1
+
+
+@pytest.mark.parametrize("path", ["/shops/a%2Forders", "/shops/a%2forders", "/shops/eu%2Fb/orders", "/%2Fshops/a"])
+async def test_a_slash_that_the_application_decodes_before_it_routes_is_refused(path):
+    """Else the shop `a/orders` would be decided, and the orders of the shop `a` served."""
+    served = []
+    app = FastAPI()
+
+    @app.get("/shops/{shop}")
+    async def shop(shop: str) -> None:
+        served.append(shop)
+
+    @app.get("/shops/{shop:path}/orders")
+    async def orders(shop: str) -> None:
+        served.append(shop)
+
+    decisions = FakeDecisions({"till": {f"GET {path}": ["*"], "GET /shops/a": ["*"], "GET /shops/a/orders": ["*"]}})
+    guarded = AuthzMiddleware(app, decisions, catalog="orders")
+    assert (await call(guarded, path="/shops/a")).status_code == 200
+    assert (await call(guarded, path="/shops/a/orders")).status_code == 200
+    asked = len(decisions.asked)
+    answer = await call(guarded, path=path)
+    assert (answer.status_code, answer.json()["code"]) == (403, "bad_path")
+    assert (served, len(decisions.asked)) == (["a", "a"], asked)
+    # Without the refusal it is the other route that answers: the test can fail.
+    open_door = AuthzMiddleware(app, decisions, catalog="orders", encoded_slashes=True)
+    assert (await call(open_door, path=path)).status_code in (200, 404)
 
 
 @pytest.mark.parametrize("path", ["/healthz/", "/healthz%2f", "//healthz", "/healthz/../shops/a/orders", "/HEALTHZ"])

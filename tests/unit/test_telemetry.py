@@ -9,7 +9,7 @@ import pytest
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
-from authz_service.telemetry import Metrics, configure_logging, logger, redact
+from authz_service.telemetry import Measured, Metrics, configure_logging, logger, redact
 from authz_service.tokens.secret import new_secret
 
 SECRET = new_secret("azt", "k1").reveal()
@@ -75,15 +75,40 @@ def test_every_line_is_json_with_its_level_and_time(lines):
     assert line["timestamp"].endswith("Z")
 
 
-def test_totals_kept_elsewhere_are_counted_once():
+def test_a_line_of_the_standard_library_keeps_the_request_that_it_belongs_to_and_nothing_else(lines):
+    logging.getLogger("authz_service.api").error("it failed", extra={"request_id": "r-1", "body": SECRET})
+    line = json.loads(lines.getvalue())
+    assert (line["event"], line["request_id"], line["logger"]) == ("it failed", "r-1", "authz_service.api")
+    assert "body" not in line
+
+
+async def test_a_request_that_fails_is_counted_and_is_no_longer_under_way():
     metrics = Metrics()
-    for polls in (3, 3, 5):
-        metrics.sample(gauges={"staleness": 0.5}, followed={"polls": polls}, cached={"tokens": 7}, evicted={})
-    shown = {
+
+    async def broken(scope, receive, send):
+        assert shown(metrics)["authz_requests_in_flight"] == 1
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await Measured(broken, metrics)({"type": "http", "method": "GET", "path": "/x", "headers": []}, None, None)
+    figures = shown(metrics)
+    assert figures["authz_requests_in_flight"] == 0
+    assert figures["authz_requests_total"] == 1
+
+
+def shown(metrics: Metrics) -> dict[str, float]:
+    return {
         sample.name: sample.value
         for family in text_string_to_metric_families(metrics.render().decode())
         for sample in family.samples
     }
-    assert shown["authz_polls_total"] == 5
-    assert shown["authz_staleness_seconds"] == 0.5
-    assert shown["authz_cache_entries"] == 7
+
+
+def test_totals_kept_elsewhere_are_counted_once():
+    metrics = Metrics()
+    for polls in (3, 3, 5):
+        metrics.sample(gauges={"staleness": 0.5}, followed={"polls": polls}, cached={"tokens": 7}, evicted={})
+    figures = shown(metrics)
+    assert figures["authz_polls_total"] == 5
+    assert figures["authz_staleness_seconds"] == 0.5
+    assert figures["authz_cache_entries"] == 7

@@ -14,6 +14,7 @@ from authz_service.errors import Fault, InvalidInputError
 _LONGEST: Final = 2000
 _PRINTABLE: Final = re.compile(r"[!-~]+")
 _NAME: Final = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]")
+_AUTHORITY: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:@]+)(?::[0-9]*)?")
 _NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
 # An IPv4 address inside an IPv6 one, and where its 32 bits begin, counted from the left.
 _CARRIERS: Final = (
@@ -89,6 +90,8 @@ def _fault(url: str) -> str | None:
     host = (parts.hostname or "").lower()
     if "%" in host or "%" in parts.netloc:
         return "write the host without `%`"
+    if host and not _AUTHORITY.fullmatch(parts.netloc):  # readers differ on what stands beside brackets
+        return "this is no URL; write one as `https://hooks.example.com/authz`"
     if not host:
         return "the host is missing; write a URL as `https://hooks.example.com/authz`"
     if _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2]):

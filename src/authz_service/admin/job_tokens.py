@@ -7,7 +7,7 @@ import binascii
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -37,7 +37,7 @@ _DISCOVERY: Final = "/.well-known/openid-configuration"
 
 
 class JobTokenError(Exception):
-    """The job's token is not taken. Says nothing to whoever showed it; `args` is for the log alone."""
+    """The job's token is not taken. Says nothing to whoever showed it; `args` is our own words, for the audit alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,11 @@ class Claims:
 
     def fit(self, expected: Mapping[str, Any]) -> bool:
         """Whether each expected claim is there, as a text that is equal or like its pattern."""
-        return all(_fits(self.every.get(name), wanted) for name, wanted in expected.items())
+        return next(self.misfits(expected), None) is None
+
+    def misfits(self, expected: Mapping[str, Any]) -> Iterator[str]:
+        """The names of the expected claims that are not there, or say something else."""
+        return (name for name, wanted in expected.items() if not _fits(self.every.get(name), wanted))
 
 
 def _fits(value: object, wanted: object) -> bool:
@@ -96,16 +100,7 @@ def _names(document: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
 
 def verify(text: str, keys: Sequence[Mapping[str, Any]], now: datetime) -> Claims:
     """What the token says, once one of the keys proves it and its times are right. Raises JobTokenError."""
-    try:
-        found = jws.deserialize_compact(text, _key_set(keys), algorithms=list(ALGORITHMS))
-    except (JoseError, ValueError, TypeError, KeyError) as error:
-        raise JobTokenError("no key proves it") from error
-    try:
-        document = msgspec.json.decode(found.payload)
-    except msgspec.MsgspecError as error:
-        raise JobTokenError("unreadable") from error
-    if not isinstance(document, dict):
-        raise JobTokenError("unreadable")
+    _, document = prove(text, keys)
     issuer, audiences = _names(document)
     seconds = now.timestamp()
     ends, issued = _time_of(document, "exp"), _time_of(document, "iat")
@@ -119,6 +114,21 @@ def verify(text: str, keys: Sequence[Mapping[str, Any]], now: datetime) -> Claim
     if not isinstance(jti, str) or not 0 < len(jti) <= 1000:
         raise JobTokenError("no id, so it could be shown again")
     return Claims(issuer, audiences, jti, datetime.fromtimestamp(ends, UTC), document)
+
+
+def prove(text: str, keys: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Header and claims that one of the keys signed, and nothing else looked at yet. Raises JobTokenError."""
+    try:
+        found = jws.deserialize_compact(text, _key_set(keys), algorithms=list(ALGORITHMS))
+    except (JoseError, ValueError, TypeError, KeyError) as error:
+        raise JobTokenError("no key proves it") from error
+    try:
+        document = msgspec.json.decode(found.payload)
+    except msgspec.MsgspecError as error:
+        raise JobTokenError("unreadable") from error
+    if not isinstance(document, dict):
+        raise JobTokenError("unreadable")
+    return dict(found.headers()), document
 
 
 def _time_of(document: Mapping[str, Any], name: str) -> float:

@@ -23,6 +23,7 @@ from authz_service.errors import Fault, ForbiddenError, InvalidInputError
 from authz_service.store import directory, token_lists
 from authz_service.store.changes import format_revision
 from authz_service.store.token_lists import TokenFilter, TokenSort, TokenState
+from authz_service.store.token_rows import TokenRecord
 from authz_service.tokens.model import TokenId, TokenKind
 
 __all__ = ["TokenQuery", "TokenSort", "TokenState", "list_tokens"]
@@ -66,16 +67,19 @@ async def list_tokens(management: Management, actor: Actor, query: TokenQuery) -
             owner=view.owner,
             kind=query.kind,
             state=query.state,
-            catalog=query.catalog,
-            permission=query.permission,
+            # What the actor does not see of a token must not be told by whether it is in the list either.
+            catalog=None if view.partial else query.catalog,
+            permission=None if view.partial else query.permission,
             nodes=None if view.inside is not None else view.nodes,
             inside=None if view.inside is None else view.inside.group,
             search=query.search,
             sessions=query.sessions,
-            parent=None if query.parent is None else TokenId(query.parent),
+            parent=None if query.parent is None or view.partial else TokenId(query.parent),
         )
         page = await token_lists.list_page(conn, wanted, sort=query.sort, limit=query.limit, cursor=query.cursor)
         items = page.items if view.inside is None else tuple(map(view.inside.clip, page.items))
+        if view.partial:
+            items = tuple(one for one in items if _seems(one, query, view))
         names = await load_names(conn, items)
         only = frozenset(view.nodes or ()) if view.partial else None
         clipped = view.inside is not None and view.partial
@@ -91,6 +95,19 @@ async def list_tokens(management: Management, actor: Actor, query: TokenQuery) -
             "next_cursor": page.next_cursor,
             "revision": format_revision(page.stamp),
         }
+
+
+def _seems(record: TokenRecord, query: TokenQuery, view: _View) -> bool:
+    """Whether what is shown of a token is what was asked for. A page of these may hold fewer than `limit`."""
+    nodes = frozenset(view.nodes or ())
+    scopes = [one for one in record.token.scopes if view.inside is not None or not nodes.isdisjoint(one.reach.nodes)]
+    legacy = record.token.kind is TokenKind.LEGACY
+    catalogs = set(record.token.catalogs) if legacy else {one.catalog for one in scopes}
+    return (
+        query.parent is None
+        and query.catalog in (None, *catalogs)
+        and (query.permission is None or any(query.permission in one.permissions for one in scopes))
+    )
 
 
 async def _view_of(conn: AsyncConnection, management: Management, authority: Authority, query: TokenQuery) -> _View:

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from authz_service.admin.job_tokens import IssuerKeys
 from authz_service.admin.outbound import Outbound
+from authz_service.admin.refusals import Refusals
 from authz_service.admin.shelf import Shelf
 from authz_service.catalog.model import Catalog
 from authz_service.pdp.secrets import Peppers
@@ -55,6 +56,8 @@ class Management:
     """The way to where webhooks and partners' keys are."""
     issuers: IssuerKeys = field(default_factory=IssuerKeys)
     """Keys of the issuers that trust rules name."""
+    refusals: Refusals = field(default_factory=Refusals)
+    """How many refused exchanges go on record."""
 
     @property
     def shipped(self) -> Sequence[Catalog]:

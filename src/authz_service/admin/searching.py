@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from authz_service.admin.faults import shown
 from authz_service.admin.management import Actor, Management
 from authz_service.admin.places import find_place
 from authz_service.admin.reaches import unknown_target
+from authz_service.admin.shares import find_share
 from authz_service.admin.tokens import READ, find_seen, may_see_whole, visible_nodes
 from authz_service.admin.views import describe_token, load_names
 from authz_service.catalog.model import Catalog
@@ -19,7 +20,7 @@ from authz_service.errors import Fault, ForbiddenError, InvalidInputError
 from authz_service.pdp.check import parse_catalog
 from authz_service.pdp.search import Allowed, Found, FoundPlace, Search, token_subject
 from authz_service.store.changes import format_revision
-from authz_service.tokens.model import Token
+from authz_service.tokens.model import Scope, Token, TokenKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,8 @@ async def list_effective(
         record = await find_seen(conn, authority, token_id)
         whole = await may_see_whole(authority, record)
         token = replace(record.token, revoked_at=None, expires_at=None) if as_if_live else record.token
-        view = _View(authority, token, whole=whole)
+        share = None if whole else await find_share(conn, authority, record, READ)
+        view = _View(authority, token, whole=whole, scopes=() if share is None else share.record.token.scopes)
         return await _list(search, view, query)
 
 
@@ -68,14 +70,24 @@ async def list_own(management: Management, search: Search, actor: Actor, query: 
 class _View:
     """What one actor may see of one token's places."""
 
-    def __init__(self, authority: Authority, token: Token, *, whole: bool) -> None:
+    def __init__(self, authority: Authority, token: Token, *, whole: bool, scopes: Sequence[Scope] = ()) -> None:
+        """`scopes` are those that lie in the actor's groups, where they do not see the token whole."""
         self.authority = authority
         self.token = token
-        self._whole = whole
+        self.whole = whole
+        self.scopes = scopes
         self._groups: dict[NodeId, bool] = {}
 
+    def catalogs(self) -> Mapping[str, int]:
+        """The token's, or those of what the actor sees of it."""
+        token = self.token
+        if self.whole or token.kind is TokenKind.LEGACY:
+            return token.catalogs
+        seen = {scope.catalog for scope in self.scopes}
+        return {name: version for name, version in token.catalogs.items() if name in seen}
+
     async def includes(self, chain: tuple[NodeId, ...], kind: NodeKind) -> bool:
-        if self._whole:
+        if self.whole:
             return True
         if kind not in (NodeKind.PROJECT, NodeKind.GROUP):
             return False
@@ -106,22 +118,22 @@ async def _list(search: Search, view: _View, query: EffectiveQuery) -> Mapping[s
         query.permission,
         kind=query.kind,
         public=query.public,
+        within=None if view.whole else view.includes,
         limit=query.limit,
         cursor=query.cursor,
     )
-    seen = [one for one in found.items if await view.includes(one.chain, one.kind)]
-    return _page(token, catalog, [_found(one) for one in seen], found)
+    return _page(token, catalog, [_found(one) for one in found.items], found)
 
 
 async def _catalog(view: _View, query: EffectiveQuery) -> Catalog:
     """The version that the token was made under, of the catalog that is meant."""
-    token = view.token
+    catalogs = view.catalogs()
     name = None if query.catalog is None else parse_catalog(query.catalog)[0]
-    if name is None and len(token.catalogs) == 1:
-        name = next(iter(token.catalogs))
-    version = None if name is None else token.catalogs.get(name)
+    if name is None and len(catalogs) == 1:
+        name = next(iter(catalogs))
+    version = None if name is None else catalogs.get(name)
     if name is None or version is None:
-        known = ", ".join(f"`{one}`" for one in sorted(token.catalogs))
+        known = ", ".join(f"`{one}`" for one in sorted(catalogs))
         message = f"say which catalog is meant; the token is for {known}"
         raise InvalidInputError("the request has a fault", faults=[Fault("catalog", "catalog_unknown", message)])
     catalog = await view.authority.world.answer(lambda world: world.catalog(name, version))

@@ -154,11 +154,17 @@ async def end_session(management: Management, session: Session) -> None:
 
 
 async def end_all_sessions(management: Management, session: Session) -> None:
-    """Sign out everywhere: every session of the user ends. Raises UnauthenticatedError when this one has ended."""
+    """Sign out everywhere: every session of the user ends, or of the token that was pasted, which is no more than that.
+
+    Raises UnauthenticatedError when this one has ended.
+    """
 
     async def work(conn: AsyncConnection) -> None:
         await Authority.open(conn, management, session.actor, hold=True)
-        await end_all_of(conn, _user_of(session), reason="signed out everywhere", actor=session.actor.token.id)
+        if session.opened_by is OpenedBy.TOKEN:
+            await _end(conn, session, await _rows_of(conn, session))
+        else:
+            await end_all_of(conn, _user_of(session), reason="signed out everywhere", actor=session.actor.token.id)
 
     await management.database.run_in_transaction(work)
 
@@ -175,10 +181,10 @@ async def end_one_session(management: Management, session: Session, key: str) ->
 
 
 async def list_sessions(management: Management, session: Session, timeouts: Timeouts) -> Sequence[SessionView]:
-    """The open sessions of the very user who asks."""
+    """The open sessions of the very user who asks, or of the token that was pasted."""
     async with management.database.snapshot() as conn:
         await Authority.open(conn, management, session.actor, hold=False)
-        rows = await sessions.load_of_user(conn, _user_of(session), timeouts.idle)
+        rows = await _rows_of(conn, session, timeouts.idle)
     return [
         SessionView(
             _key(row),
@@ -205,8 +211,14 @@ async def end_all_of(conn: AsyncConnection, user: int, *, reason: str, actor: To
     return stamp
 
 
-async def _rows_of(conn: AsyncConnection, session: Session) -> Sequence[SessionRow]:
-    return await sessions.load_of_user(conn, _user_of(session), timedelta(days=3650))
+async def _rows_of(
+    conn: AsyncConnection, session: Session, idle: timedelta = timedelta(days=3650)
+) -> Sequence[SessionRow]:
+    """The user's; for a session by a pasted token, those by that very token: nothing is known of what else it may."""
+    rows = await sessions.load_of_user(conn, _user_of(session), idle)
+    if session.opened_by is not OpenedBy.TOKEN:
+        return rows
+    return [row for row in rows if row.opened_by is OpenedBy.TOKEN and row.token == session.actor.token.id]
 
 
 async def _end(conn: AsyncConnection, session: Session, rows: Sequence[SessionRow]) -> None:

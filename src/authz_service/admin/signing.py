@@ -1,4 +1,4 @@
-"""Ways in: a password, a one-time link, a token that somebody holds; each ends in a session or says no more than no."""
+"""Ways in: a password, a one-time link, a token, a provider's word; each ends in a session or says no more than no."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from authz_service.admin.authority import MANAGEMENT
 from authz_service.admin.faults import shown
+from authz_service.admin.id_tokens import Account
 from authz_service.admin.management import Management
 from authz_service.admin.passwords import Attempts, Passwords
 from authz_service.admin.sessions import (
@@ -22,13 +23,23 @@ from authz_service.admin.sessions import (
     require_person,
 )
 from authz_service.directory.model import DEFAULT_SOURCE, User, UserState
-from authz_service.errors import ForbiddenError, NotFoundError, UnauthenticatedError
+from authz_service.errors import (
+    ConflictError,
+    Fault,
+    ForbiddenError,
+    InvalidInputError,
+    NotFoundError,
+    UnauthenticatedError,
+)
 from authz_service.pdp.check import DecisionPoint
-from authz_service.store import audit, directory, sessions
+from authz_service.store import audit, directory, identities, sessions
 from authz_service.store.sessions import OpenedBy
 
 _WRONG_PASSWORD: Final = "the username or the password is not right"
 _WRONG_TOKEN: Final = "this token does not work here; check that it was copied whole, or sign in another way"
+_REPEATED: Final = "this sign-in was finished already; begin once more"
+_USE_KEPT: Final = timedelta(hours=1)
+"""Longer than a sign-in may take, so that none comes back after it was forgotten."""
 _WRONG_LINK: Final = "this link was used already or is too old; ask for another one"
 
 
@@ -114,6 +125,71 @@ async def sign_in_by_link(
         attempts.note_failure("", visitor.address)
         raise UnauthenticatedError(_WRONG_LINK)
     return cookie
+
+
+async def sign_in_by_account(
+    management: Management, account: Account, timeouts: Timeouts, visitor: Visitor, *, source: str = DEFAULT_SOURCE
+) -> str:
+    """A session of the user that this proven account is: the one linked to it, else the one with its external id.
+
+    Raises UnauthenticatedError in the same words for an account that nobody here has and for a user who may not sign
+    in; for the same sign-in a second time, too. No name and no e-mail address ever leads to a user.
+    """
+
+    async def work(conn: AsyncConnection) -> str:
+        node = await identities.find_user(conn, account.issuer, account.subject)
+        user: User | None = None
+        if node is not None:
+            user = (await directory.load_user(conn, node)).user
+        elif account.named is not None:
+            user = (await directory.find_user(conn, source=source, external_id=account.named)).user
+        if user is None or user.state is not UserState.ACTIVE or user.service_account:
+            raise UnauthenticatedError(
+                f"nobody here has the account `{shown(account.subject)}`; ask whoever runs the service to add you, and"
+                " name it to them"
+            )
+        if not await identities.use(conn, account.digest, _USE_KEPT):
+            raise UnauthenticatedError(_REPEATED)
+        return await open_session(conn, management, user, OpenedBy.OPENID, timeouts, visitor)
+
+    return await management.database.run_in_transaction(work)
+
+
+async def link_account(
+    management: Management, name: str, issuer: str, subject: str, *, source: str = DEFAULT_SOURCE
+) -> str:
+    """Say that an account at a provider is this user's. From the database's side, like a password.
+
+    Raises NotFoundError, InvalidInputError, and ConflictError for a service account or an account that is linked.
+    """
+    if not 0 < len(subject) <= 255 or not subject.isprintable() or subject != subject.strip():
+        fault = Fault("/subject", "invalid_value", "write the subject as the provider does, 255 characters at most")
+        raise InvalidInputError("the account cannot be linked", faults=[fault])
+
+    async def work(conn: AsyncConnection) -> str:
+        user = await _person(conn, name, source)
+        if not await identities.link(conn, issuer, subject, int(user.id)):
+            raise ConflictError(f"`{shown(subject)}` is somebody's account already; unlink that user first")
+        details = {"issuer": issuer, "subject": subject}
+        await audit.insert(conn, audit.AuditEntry("identity.link", f"user:{user.username}", details=details))
+        return user.username
+
+    return await management.database.run_in_transaction(work)
+
+
+async def unlink_accounts(management: Management, name: str, issuer: str, *, source: str = DEFAULT_SOURCE) -> int:
+    """Forget which accounts at a provider are this user's; all their sessions end. How many there were."""
+
+    async def work(conn: AsyncConnection) -> int:
+        await directory.hold_still(conn)
+        user = await _person(conn, name, source)
+        gone = await identities.unlink(conn, issuer, int(user.id))
+        stamp = await end_all_of(conn, int(user.id), reason="an account was unlinked")
+        details = {"issuer": issuer, "subjects": list(gone)}
+        await audit.insert(conn, audit.AuditEntry("identity.unlink", f"user:{user.username}", details=details), stamp)
+        return len(gone)
+
+    return await management.database.run_in_transaction(work)
 
 
 async def make_link(management: Management, name: str, lifetime: timedelta, *, source: str = DEFAULT_SOURCE) -> str:

@@ -215,7 +215,9 @@ class _Desk:
         for request in requests:
             first.append(await world.answer(partial(_needs, bare, request, ())))
             await asyncio.sleep(0)
-        known = tuple(dict.fromkeys(atom.where for needs in first for need in needs for way in need for atom in way))
+        known = tuple(
+            dict.fromkeys(want.atom.where for needs in first for need in needs for way in need for want in way)
+        )
         needs: list[Need] = []
         for request in requests:
             needs += await world.answer(partial(_needs, bare, request, known))

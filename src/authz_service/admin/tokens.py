@@ -16,6 +16,7 @@ from authz_service.admin.drafts import TokenDraft
 from authz_service.admin.issuing import CREATE, CREATE_ANY, Issue, IssueReader
 from authz_service.admin.management import Actor, Management, labels
 from authz_service.admin.policy_checks import require_admitted
+from authz_service.admin.shares import find_share
 from authz_service.admin.views import describe_token, load_names
 from authz_service.admin.within import find_beyond
 from authz_service.directory.model import NodeId
@@ -172,14 +173,21 @@ async def show_token(management: Management, actor: Actor, token_id: str) -> Map
     async with management.database.snapshot() as conn:
         authority = await Authority.open(conn, management, actor, hold=False)
         record = await find_seen(conn, authority, token_id)
-        only = None if await may_see_whole(authority, record) else await visible_nodes(authority, record)
-        return await show_record(conn, authority, record, await changes.current(conn), only)
+        stamp = await changes.current(conn)
+        if await may_see_whole(authority, record):
+            return await show_record(conn, authority, record, stamp)
+        share = await find_share(conn, authority, record, READ)
+        if share is None:
+            raise AssertionError("whoever sees a token sees it whole or in part")
+        return await show_record(conn, authority, share.record, stamp, share.nodes)
 
 
 async def find_seen(conn: AsyncConnection, authority: Authority, token_id: str) -> TokenRecord:
     """The record, when the actor may see something of it. Raises NotFoundError alike for unknown and unseen tokens."""
     record = (await tokens.find_by_id(conn, TokenId(token_id))).record if is_token_id(token_id) else None
-    if record is not None and (await may_see_whole(authority, record) or await visible_nodes(authority, record)):
+    if record is not None and (
+        await may_see_whole(authority, record) or await find_share(conn, authority, record, READ) is not None
+    ):
         return record
     raise NotFoundError("there is no such token, or this token may not see it")
 
@@ -278,9 +286,9 @@ async def show_record(
     stamp: Stamp,
     only: frozenset[NodeId] | None = None,
 ) -> dict[str, Any]:
-    """JSON of a token at a revision; `only` as in `describe_token`."""
+    """JSON of a token at a revision; with `only`, of a record that was cut to what lies inside (M3)."""
     names = await load_names(conn, [record])
-    described = describe_token(record, names, authority.world.now, only=only)
+    described = describe_token(record, names, authority.world.now, only=only, clipped=only is not None)
     groups = (await load_groups(conn, [record], only)).get(record.family, [])
     return described | {"grants": groups, "revision": format_revision(stamp)}
 

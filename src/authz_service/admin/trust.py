@@ -1,13 +1,14 @@
-"""Trust rules, and the exchange of a CI job's token for one of ours by them (M5)."""
+"""Trust rules: which CI jobs get which tokens, kept by whoever could issue these (M5)."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -16,33 +17,17 @@ from authz_service.admin.authority import Authority
 from authz_service.admin.drafts import ScopeDraft, TokenDraft
 from authz_service.admin.faults import Faults, shown
 from authz_service.admin.issuing import CREATE, Issue, IssueReader
-from authz_service.admin.job_tokens import Claims, JobTokenError, check_keys, keep_public, key_id, peek, verify
+from authz_service.admin.job_tokens import check_keys, keep_public
 from authz_service.admin.management import Actor, Management
 from authz_service.admin.ruled_places import find_own_group
-from authz_service.admin.tokens import (
-    READ,
-    Issued,
-    actor_user,
-    new_record,
-    require_may_issue,
-    require_room,
-    revoke_line,
-    store_new,
-)
+from authz_service.admin.tokens import READ, actor_user, require_may_issue, revoke_line
 from authz_service.admin.views import format_moment
 from authz_service.directory.model import format_target
-from authz_service.errors import (
-    AuthzError,
-    ConflictError,
-    ForbiddenError,
-    InvalidInputError,
-    NotFoundError,
-    UnauthenticatedError,
-)
-from authz_service.store import audit, changes, directory, tokens, trust
+from authz_service.errors import ConflictError, NotFoundError, PreconditionFailedError
+from authz_service.store import audit, changes, directory, trust
 from authz_service.store.changes import ChangeSet, format_revision
 from authz_service.store.trust import TrustRule
-from authz_service.tokens.model import ReachKind
+from authz_service.tokens.model import ReachKind, TokenId
 from authz_service.tokens.secret import new_token_id
 
 LONGEST_LIFETIME: Final = 3600
@@ -67,6 +52,8 @@ _MOST_CLAIMS: Final = 20
 _GROUPS_ALONE: Final = "trust rules are a group's"
 _RULE_ID: Final = re.compile(r"tru_[0-9a-f]{20}")
 _DELETED: Final = "its trust rule was removed"
+_EDITED: Final = "its trust rule was edited"
+ANY_VERSION: Final = "*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +73,11 @@ class TrustDraft:
 
 
 @dataclass(frozen=True, slots=True)
-class Exchanged:
-    """A token of minutes; `permissions` are those of all its scopes."""
+class TrustChange:
+    """What an edit sets: the fields that `given` names, with the values of `draft`, whose others mean nothing."""
 
-    issued: Issued
-    lifetime: int
-    permissions: tuple[str, ...]
+    draft: TrustDraft
+    given: frozenset[str]
 
 
 async def create_rule(management: Management, actor: Actor, draft: TrustDraft) -> Mapping[str, Any]:
@@ -100,41 +86,44 @@ async def create_rule(management: Management, actor: Actor, draft: TrustDraft) -
     async def work(conn: AsyncConnection) -> Mapping[str, Any]:
         authority = await Authority.open(conn, management, actor, hold=True)
         node = await find_own_group(management, authority, draft.node, CREATE, only=_GROUPS_ALONE)
-        faults = Faults()
-        _check(draft, faults)
-        if authority.signed_in:
-            message = "a session ends; make the rule with a token that stays, for the rule works as long as it does"
-            faults.add("/", "session", message)
-        if authority.token.conditions.networks:
-            message = "this token is bound to networks, and an exchange comes from none; make the rule with another"
-            faults.add("/", "bound_to_networks", message)
-        reader = IssueReader(conn, management, authority, _token_draft(draft, authority.world.now))
-        issue = await reader.read_collecting(new_token_id())
-        for fault in reader.faults.named:
-            faults.add(fault.where, fault.code, fault.message)
-        if issue is not None and not _is_service_account(issue):
-            faults.add("/owner", "no_service_account", "a rule gives tokens of a service account alone; name one")
-        faults.raise_any("the trust rule")
-        if issue is None:
-            raise AssertionError("a draft without an owner has a fault")
-        await require_may_issue(authority, issue)
+        await _judge(conn, management, authority, draft)
         if await trust.count(conn, node) >= MOST_AT_ONE_GROUP:
             raise ConflictError(f"there are {MOST_AT_ONE_GROUP} trust rules here already; remove one first")
-        rule = TrustRule(
-            id=f"tru_{secrets.token_hex(10)}",
-            node=node,
-            name=draft.name.strip(),
-            issuer=draft.issuer,
-            audience=draft.audience,
-            claims=draft.claims,
-            gives=_write(draft),
-            lifetime=draft.lifetime,
-            keys=None if draft.keys is None else keep_public(draft.keys),
-            token=authority.token.id,
-        )
+        rule = _rule(f"tru_{secrets.token_hex(10)}", node, draft, authority)
         await trust.add(conn, rule)
         await _note(conn, authority, "trust_rule.create", rule)
         return await _show(conn, await trust.get(conn, rule.id))
+
+    return await management.database.run_in_transaction(work)
+
+
+async def edit_rule(
+    management: Management, actor: Actor, rule_id: str, change: TrustChange, if_match: Sequence[str]
+) -> Mapping[str, Any]:
+    """Change a rule that is what the actor saw, as if the actor made it now: it lives by the actor's token then.
+
+    What it gave before is revoked, unless only its name or lifetime change. Raises what `create_rule` raises,
+    NotFoundError, and PreconditionFailedError.
+    """
+
+    async def work(conn: AsyncConnection) -> Mapping[str, Any]:
+        authority = await Authority.open(conn, management, actor, hold=True)
+        known = await _get_own(conn, authority, rule_id, CREATE, lock=True)
+        if ANY_VERSION not in if_match and etag_of(known) not in if_match:
+            message = "the trust rule was changed since you read it; read it again and send its ETag"
+            raise PreconditionFailedError(message)
+        draft = replace(read_rule(known), **{name: getattr(change.draft, name) for name in change.given})
+        await _judge(conn, management, authority, draft)
+        edited = replace(_rule(known.id, known.node, draft, authority), created_at=known.created_at)
+        if edited == known:
+            return await _show(conn, known)
+        await trust.replace(conn, edited)
+        touched = ChangeSet()
+        if not (trusts_same(edited, known) and edited.gives == known.gives):
+            await _revoke_given(conn, touched, await trust.list_given(conn, edited.id), _EDITED)
+        await changes.append(conn, touched)
+        await _note(conn, authority, "trust_rule.edit", edited)
+        return await _show(conn, edited)
 
     return await management.database.run_in_transaction(work)
 
@@ -165,91 +154,70 @@ async def delete_rule(management: Management, actor: Actor, rule_id: str) -> Non
         authority = await Authority.open(conn, management, actor, hold=True)
         rule = await _get_own(conn, authority, rule_id, CREATE, lock=True)
         touched = ChangeSet()
-        for given in await trust.remove(conn, rule.id):
-            try:
-                await revoke_line(conn, touched, given, reason=_DELETED)
-            except NotFoundError:
-                continue  # purged
+        await _revoke_given(conn, touched, await trust.remove(conn, rule.id), _DELETED)
         await changes.append(conn, touched)
         await _note(conn, authority, "trust_rule.delete", rule)
 
     await management.database.run_in_transaction(work)
 
 
-# the exchange
-
-
-async def exchange(management: Management, shown_token: str, rule_id: str | None) -> Exchanged:
-    """A token by the one rule that fits the job's token. Raises JobTokenError, whatever the reason was.
-
-    The rule gives what its author could issue at this very moment, and a job's token is taken once.
-    """
-    issuer, audiences = peek(shown_token)
-    async with management.database.snapshot() as conn:
-        rules = [one for one in await trust.find_for(conn, issuer, audiences) if rule_id in (None, one.id)]
-    fitting: list[tuple[TrustRule, Claims]] = []
-    for rule in rules:
+async def _revoke_given(conn: AsyncConnection, touched: ChangeSet, given: Sequence[TokenId], reason: str) -> None:
+    for one in given:
         try:
-            claims = await _verify(management, rule, shown_token)
-        except JobTokenError:
-            continue
-        if claims.issuer == rule.issuer and rule.audience in claims.audiences and claims.fit(rule.claims):
-            fitting.append((rule, claims))
-    if len(fitting) != 1:
-        raise JobTokenError("no rule fits" if not fitting else "several rules fit")
-    rule, claims = fitting[0]
-    try:
-        return await _exchange(management, rule, claims)
-    except (ConflictError, ForbiddenError, InvalidInputError, NotFoundError, UnauthenticatedError) as error:
-        raise JobTokenError(_code(error)) from error
+            await revoke_line(conn, touched, one, reason=reason)
+        except NotFoundError:
+            continue  # purged
 
 
-def _code(error: AuthzError) -> str:
-    return error.code
+# what an exchange needs too
 
 
-async def _verify(management: Management, rule: TrustRule, shown_token: str) -> Claims:
-    if rule.keys is None:
-        found = await management.issuers.find(management.outbound, rule.issuer, key_id(shown_token))
-    else:
-        found = rule.keys["keys"]
-    return verify(shown_token, found, datetime.now(UTC))
+def etag_of(rule: TrustRule) -> str:
+    """Changes with all that an edit may change."""
+    said = (rule.name, rule.issuer, rule.audience, rule.claims, rule.gives, rule.lifetime, rule.keys, rule.token)
+    return f'"{hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]}"'
 
 
-async def _exchange(management: Management, rule: TrustRule, claims: Claims) -> Exchanged:
-    digest = hashlib.sha256(f"{claims.issuer}\0{claims.jti}".encode("utf-8", "surrogatepass")).digest()
-
-    async def work(conn: AsyncConnection) -> Issued:
-        author = (await tokens.get(conn, rule.token)).token
-        authority = await Authority.open(conn, management, Actor(author), hold=True)
-        # As it is now: it may have gone, or to another author, since the token was verified.
-        current = await trust.get(conn, rule.id, lock=True)
-        here = await authority.may(CREATE) or await authority.may_at(CREATE, current.node)
-        if current.token != author.id or not here:
-            raise ForbiddenError("the rule's author may not issue here any more")
-        draft = _token_draft(_read(current), authority.world.now)
-        issue = await IssueReader(conn, management, authority, draft).read(new_token_id())
-        if not _is_service_account(issue):
-            raise ForbiddenError("the owner is no service account any more")
-        await require_may_issue(authority, issue)
-        await require_room(conn, management, issue.token.owner)
-        ends = max(claims.expires_at, authority.world.now + timedelta(seconds=current.lifetime))
-        if not await trust.use(conn, digest, current.id, issue.token.id, ends):
-            raise ConflictError("this job token was exchanged before")
-        record = new_record(management, authority, issue, draft.reason, may_rotate_self=False)
-        told = {
-            "rule": current.id,
-            "issuer": claims.issuer,
-            "subject": str(claims.every.get("sub", ""))[:_LONGEST_TEXT],
-        }
-        return await store_new(conn, management, authority, record, "token.exchange", **told)
-
-    issued = await management.database.run_in_transaction(work)
-    given = {name for scope in issued.token["scopes"] for name in scope["permissions"]}
-    return Exchanged(issued, rule.lifetime, tuple(sorted(given)))
+def trusts_same(one: TrustRule, other: TrustRule) -> bool:
+    """Whether both take the same job tokens."""
+    return (one.issuer, one.audience, one.claims, one.keys) == (other.issuer, other.audience, other.claims, other.keys)
 
 
-# what both need
+async def _judge(conn: AsyncConnection, management: Management, authority: Authority, draft: TrustDraft) -> None:
+    """Raises InvalidInputError with all faults, ForbiddenError for what the actor could not issue itself."""
+    faults = Faults()
+    _check(draft, faults)
+    if authority.signed_in:
+        message = "a session ends; make the rule with a token that stays, for the rule works as long as it does"
+        faults.add("/", "session", message)
+    if authority.token.conditions.networks:
+        message = "this token is bound to networks, and an exchange comes from none; make the rule with another"
+        faults.add("/", "bound_to_networks", message)
+    reader = IssueReader(conn, management, authority, token_draft(draft, authority.world.now))
+    issue = await reader.read_collecting(new_token_id())
+    for fault in reader.faults.named:
+        faults.add(fault.where, fault.code, fault.message)
+    if issue is not None and not is_service_account(issue):
+        faults.add("/owner", "no_service_account", "a rule gives tokens of a service account alone; name one")
+    faults.raise_any("the trust rule")
+    if issue is None:
+        raise AssertionError("a draft without an owner has a fault")
+    await require_may_issue(authority, issue)
+
+
+def _rule(rule_id: str, node: int, draft: TrustDraft, authority: Authority) -> TrustRule:
+    return TrustRule(
+        id=rule_id,
+        node=node,
+        name=draft.name.strip(),
+        issuer=draft.issuer,
+        audience=draft.audience,
+        claims=draft.claims,
+        gives=_write(draft),
+        lifetime=draft.lifetime,
+        keys=None if draft.keys is None else keep_public(draft.keys),
+        token=authority.token.id,
+    )
 
 
 def _check(draft: TrustDraft, faults: Faults) -> None:
@@ -281,7 +249,7 @@ def _check(draft: TrustDraft, faults: Faults) -> None:
         check_keys(draft.keys, "/keys", faults)
 
 
-def _token_draft(draft: TrustDraft, now: datetime) -> TokenDraft:
+def token_draft(draft: TrustDraft, now: datetime) -> TokenDraft:
     return TokenDraft(
         name=draft.name,
         owner=draft.owner,
@@ -304,18 +272,23 @@ def _write(draft: TrustDraft) -> dict[str, Any]:
     return {"owner": draft.owner, "catalog": draft.catalog, "scopes": scopes}
 
 
-def _read(rule: TrustRule) -> TrustDraft:
+def read_rule(rule: TrustRule) -> TrustDraft:
     scopes = tuple(
         ScopeDraft(
             ReachKind(one["reach"]["kind"]), tuple(one["permissions"]), tuple(one["reach"]["nodes"]), one["catalog"]
         )
         for one in rule.gives["scopes"]
     )
-    given = {"owner": rule.gives["owner"], "catalog": rule.gives["catalog"], "lifetime": rule.lifetime}
+    given = {
+        "owner": rule.gives["owner"],
+        "catalog": rule.gives["catalog"],
+        "lifetime": rule.lifetime,
+        "keys": rule.keys,
+    }
     return TrustDraft("", rule.name, rule.issuer, rule.audience, rule.claims, scopes=scopes, **given)
 
 
-def _is_service_account(issue: Issue) -> bool:
+def is_service_account(issue: Issue) -> bool:
     return issue.owner is not None and issue.owner.service_account
 
 
@@ -345,6 +318,7 @@ async def _show(conn: AsyncConnection, rule: TrustRule) -> dict[str, Any]:
         "lifetime_seconds": rule.lifetime,
         "keys": rule.keys,
         "made_by_token": rule.token,
+        "etag": etag_of(rule),
         "created_at": format_moment(rule.created_at),
         "revision": format_revision(await changes.current(conn)),
     }

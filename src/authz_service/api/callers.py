@@ -9,6 +9,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from authz_service.admin.management import Actor
 from authz_service.admin.rotating import note_reuse
+from authz_service.api.limits import limiter_of
 from authz_service.api.state import ServicesHere
 from authz_service.api.wire import bearer_secret, client_address
 from authz_service.errors import UnauthenticatedError
@@ -22,9 +23,14 @@ async def caller_of(
     services: ServicesHere,
     _: Annotated[HTTPAuthorizationCredentials | None, Security(_scheme)] = None,
 ) -> Token:
-    """The caller's own token. Raises UnauthenticatedError, with one message for whatever is wrong with it."""
+    """The caller's own token. Raises UnauthenticatedError, with one message for whatever is wrong with it.
+
+    Raises RateLimitedError for one that asks too much; what it may, was not looked at then.
+    """
     secret = bearer_secret(request)
-    return await services.point.authenticate(secret, client_address=client_address(request))
+    caller = await services.point.authenticate(secret, client_address=client_address(request))
+    limiter_of(request).admit(request, caller)
+    return caller
 
 
 Caller = Annotated[Token, Depends(caller_of)]

@@ -10,6 +10,8 @@ from fastapi import FastAPI
 from pydantic import BaseModel, Field
 from pydantic.json_schema import models_json_schema
 
+from authz_service.api.surfaces import is_limited
+
 PROBLEM_TYPE: Final = "application/problem+json"
 _COMPONENTS: Final = "#/components/schemas/{model}"
 
@@ -99,9 +101,11 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
             "schema": {"type": "string", "maxLength": 128},
         }
     }
-    for operations in document.get("paths", {}).values():
+    for path, operations in document.get("paths", {}).items():
         for operation in operations.values():
             responses = operation["responses"]
+            if is_limited(path):
+                responses |= {str(status): said for status, said in problems(429).items() if "429" not in responses}
             responses.pop(str(HTTPStatus.UNPROCESSABLE_ENTITY.value), None)
             for response in responses.values():
                 headers = response.setdefault("headers", {})

@@ -32,10 +32,11 @@ class Obstacle(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether this worker may be asked, and if not, everything that is in the way."""
+    """Whether this worker may be asked, and if not, everything that is in the way; `notes` are in nobody's way."""
 
     ready: bool
     reasons: list[Obstacle]
+    notes: list[Obstacle]
 
 
 @router.get("/livez", response_model=Live, summary="Does the process answer?")
@@ -60,7 +61,12 @@ async def readyz(request: Request, services: ServicesHere) -> JSONResponse:
     except CannotDecideError as error:
         reasons.append({"code": error.code, "message": error.message})
     status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
-    return JSONResponse({"ready": not reasons, "reasons": reasons}, status, headers=_NO_STORE)
+    notes: list[dict[str, Any]] = []
+    reloading = getattr(request.app.state, "reloading", None)
+    if reloading is not None and reloading.fault is not None:
+        # Settings may stand in it, never their values; whoever probes needs to know no more than that.
+        notes.append({"code": "settings_refused", "message": "settings were not taken over; see the log for why"})
+    return JSONResponse({"ready": not reasons, "reasons": reasons, "notes": notes}, status, headers=_NO_STORE)
 
 
 @router.get("/metrics", response_class=Response, summary="Figures for Prometheus")

@@ -23,9 +23,11 @@ from authz_service.errors import (
     InvalidInputError,
     MethodNotAllowedError,
     NotFoundError,
+    RateLimitedError,
     SecretInUrlError,
 )
 from authz_service.pdp.records import CURRENT_REQUEST
+from authz_service.telemetry import redact_tokens
 
 STATUSES: Final[Mapping[str, int]] = {
     "invalid_input": 400,
@@ -95,10 +97,13 @@ def render(
         "title": TITLES[code],
         "status": status,
         "code": code,
-        "faults": [{"where": one.where, "code": one.code, "message": one.message} for one in faults],
+        "faults": [
+            {"where": redact_tokens(one.where), "code": one.code, "message": redact_tokens(one.message)}
+            for one in faults
+        ],
     }
     if detail is not None and status != HTTPStatus.INTERNAL_SERVER_ERROR:
-        content["detail"] = detail
+        content["detail"] = redact_tokens(detail)
     return JSONResponse(content, status, headers={**_extra_headers(status), **(headers or {})}, media_type=PROBLEM_TYPE)
 
 
@@ -112,6 +117,8 @@ def _extra_headers(status: int) -> Mapping[str, str]:
 def render_error(error: AuthzError, request: Request) -> JSONResponse:
     """The problem of a deliberate error. A 401 says whether a token was shown (RFC 6750)."""
     headers: dict[str, str] = {}
+    if isinstance(error, RateLimitedError):
+        headers["Retry-After"] = str(error.retry_after)
     if STATUSES.get(error.code) == HTTPStatus.UNAUTHORIZED:
         shown = "authorization" in request.headers
         headers["WWW-Authenticate"] = 'Bearer error="invalid_token"' if shown else "Bearer"

@@ -8,6 +8,7 @@ import re
 import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, Final, TypeVar
 
@@ -55,6 +56,17 @@ def looks_like_secret(text: str) -> bool:
     return any(foreign.search(text) for foreign in _FOREIGN.values())
 
 
+def holds_secret(text: str) -> bool:
+    """Whether a secret stands in the text for certain: its checksum holds, or it begins like a registered one.
+
+    What only looks like one may be a public key, and is for `looks_like_secret` to be careful about.
+    """
+    for found in _LOOKS_LIKE_SECRET.finditer(text):
+        if any(parse_secret(found[0][start:]) for start in range(found[0].index("_"))):
+            return True
+    return any(foreign.search(text) for foreign in _FOREIGN.values())
+
+
 def bearer_secret(request: Request) -> str | None:
     """The secret of `Authorization: Bearer`; None when there is none. Raises UnauthenticatedError for anything odd.
 
@@ -71,9 +83,14 @@ def bearer_secret(request: Request) -> str | None:
 
 def client_address(request: Request) -> str | None:
     """The address of the client as the server saw it; None when it is no IP address."""
-    host = None if request.client is None else request.client.host
+    return None if request.client is None else plain_address(request.client.host)
+
+
+@lru_cache(maxsize=4096)
+def plain_address(text: str) -> str | None:
+    """An IP address as it is usually written; None for anything else."""
     try:
-        return None if host is None else str(ip_address(host))
+        return str(ip_address(text))
     except ValueError:
         return None
 
@@ -168,6 +185,19 @@ def _find_odd(value: Any, faults: Faults) -> None:
             waiting.extend((f"{where}/{key}", inner, depth + 1) for key, inner in reversed(list(_inside(found))))
 
 
+def _find_secrets(value: Any, faults: Faults) -> None:
+    waiting: list[tuple[str, Any]] = [("", value)]
+    while waiting:
+        where, found = waiting.pop()
+        if isinstance(found, str):
+            if holds_secret(found):
+                faults.add(where, "secret_in_text", "a token stands in this text: rotate it, and leave it out here")
+        elif isinstance(found, list | dict):
+            if isinstance(found, dict) and any(holds_secret(name) for name in found):
+                faults.add(where, "secret_in_text", "a token stands in a field's name: rotate it, and leave it out")
+            waiting.extend((f"{where}/{key}", inner) for key, inner in reversed(list(_inside(found))))
+
+
 def _inside(found: list[Any] | dict[str, Any]) -> Iterator[tuple[str, Any]]:
     if isinstance(found, list):
         yield from ((str(position), inner) for position, inner in enumerate(found))
@@ -187,11 +217,19 @@ def escape(name: str) -> str:
     return shown(name).replace("~", "~0").replace("/", "~1")
 
 
-def read_model(model: type[M], body: bytes) -> M:
-    """The body as a model. Raises InvalidBodyError with every fault: unknown and missing fields, wrong types."""
+def read_model(model: type[M], body: bytes, *, takes_secrets: bool = False) -> M:
+    """The body as a model. Raises InvalidBodyError with every fault: unknown and missing fields, wrong types.
+
+    What is managed is stored, listed and told to others: a text with a token of this installation in it is a fault,
+    but where tokens are what the body is about.
+    """
     value = parse_json(body)
     if not isinstance(value, dict):
         raise InvalidBodyError("the body is no JSON object; send one")
+    if not takes_secrets:
+        slips = Faults()
+        _find_secrets(value, slips)
+        _raise_invalid(slips)
     try:
         return model.model_validate_json(body)
     except ValidationError as error:

@@ -52,14 +52,13 @@ _serials = itertools.count(1)
 
 @dataclass(slots=True)
 class TokenEntry:
-    """A known token with its lookups by catalog label. A token's row is immutable here: a change drops the entry.
+    """A known token. A token's row is immutable here: a change drops the entry.
 
     `serial` is this entry's alone: what is remembered under it is never found by the entry that follows it.
     """
 
     token: Token
     serial: int = field(default_factory=lambda: next(_serials))
-    lookups: dict[str, Lookup] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -85,6 +84,8 @@ class Bounds:
     """How many facts of each kind a process keeps."""
 
     tokens: int = 200_000
+    lookups: int = 20_000
+    """What tokens hold in a catalog, compiled; it is made anew where there is no room."""
     unknown_tokens: int = 50_000
     users: int = 200_000
     nodes: int = 500_000
@@ -111,6 +112,8 @@ class Facts:
         bounds = bounds or Bounds()
         self.digests: Bounded[bytes, TokenId] = Bounded(bounds.tokens)
         self.tokens: Bounded[TokenId, TokenEntry | None] = Bounded(bounds.tokens)
+        self.lookups: Bounded[tuple[int, str], Lookup] = Bounded(bounds.lookups)
+        """By entry serial and catalog label."""
         self.unknown_digests: Bounded[bytes, float] = Bounded(bounds.unknown_tokens)
         """Digests of nobody's tokens, with the `elapsed()` until which that is believed."""
         self.users: Bounded[int, User | None] = Bounded(bounds.users)
@@ -162,9 +165,10 @@ class Facts:
         entry = self.tokens.get(token.id)
         if entry is None or entry.token is not token:
             return compile_lookup(token, catalog)
-        found = entry.lookups.get(catalog.label)
+        key = (entry.serial, catalog.label)
+        found = self.lookups.get(key)
         if found is None:
-            found = entry.lookups[catalog.label] = compile_lookup(token, catalog)
+            found = self.lookups[key] = compile_lookup(token, catalog)
         return found
 
     def token(self, token: TokenId) -> Token | None:
@@ -332,6 +336,7 @@ class Facts:
 
     def _forget_compiled(self) -> None:
         """What was compiled by catalog versions that may be others now."""
+        self.lookups.clear()
         self.policy_books.clear()
         self.approvals.clear()
 
@@ -355,6 +360,7 @@ class Facts:
 
     def drop_tokens(self) -> None:
         self.tokens.clear()
+        self.lookups.clear()
         self.digests.clear()
 
     def drop_users(self) -> None:

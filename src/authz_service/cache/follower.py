@@ -25,6 +25,7 @@ from authz_service.errors import (
 )
 from authz_service.store.changes import ChangeKind, ParsedRevision, Poll, Revision, Stamp
 from authz_service.store.replicas import Member
+from authz_service.tracing import OFF, Traces
 
 _BATCH: Final = 1000
 _BETWEEN_POLLS: Final = 0.02
@@ -80,6 +81,7 @@ class Follower:
         *,
         member: Member | None = None,
         observe: Callable[[float], None] | None = None,
+        traces: Traces = OFF,
     ) -> None:
         """`observe` is told, for each revision applied, the seconds since it was written."""
         self.settings = settings
@@ -91,6 +93,7 @@ class Follower:
         self._connect = connect
         self._presence = Presence(member or new_member(max_staleness=settings.max_staleness))
         self._observe = observe
+        self._traces = traces
         self._tip: bytes | None = None
         self._began = datetime.min.replace(tzinfo=UTC)
         self._proof = float("-inf")
@@ -232,6 +235,12 @@ class Follower:
 
     async def _poll(self, connection: PollConnection) -> None:
         """One look at the change log; again at once while there is more of it than one look shows."""
+        with self._traces.span("poll") as span:
+            before = self.counts.changes
+            await self._catch_up(connection)
+            span.set(authz__changes=self.counts.changes - before)
+
+    async def _catch_up(self, connection: PollConnection) -> None:
         while True:
             self._bell.clear()
             self._sent += 1

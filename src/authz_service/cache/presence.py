@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 from uuid import uuid4
 
+from authz_service import __version__
 from authz_service.cache.clock import elapsed
 from authz_service.errors import DatabaseUnavailableError
 from authz_service.store.changes import Stamp
@@ -31,8 +32,8 @@ class PresenceConnection(Protocol):
 
 
 def new_member(*, max_staleness: float, connections: int = 2) -> Member:
-    """A process's own, made once. The name is for people."""
-    return Member(uuid4(), f"{platform.node()}:{os.getpid()}", max_staleness, connections)
+    """A process's own, made once. The name is for people, and ends with the version for `authz doctor`."""
+    return Member(uuid4(), f"{platform.node()}:{os.getpid()} {__version__}", max_staleness, connections)
 
 
 class Presence:

@@ -33,6 +33,7 @@ MAX_VALUES: Final = 200_000
 MAX_DEPTH: Final = 12
 
 _BAD_CHARACTER: Final = re.compile("[\x00-\x08\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
+_DIRECTIVE: Final = re.compile(r"^%", re.MULTILINE)
 _WHOLE: Final = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _WORDS: Final[dict[str, bool | None]] = {"": None, "~": None, "null": None, "true": True, "false": False}
 
@@ -91,6 +92,11 @@ def parse_document(text: str, faults: Faults) -> Section | None:
     found = _BAD_CHARACTER.search(text)
     if found is not None:
         _note_characters(text, faults)
+        return None
+    found = _DIRECTIVE.search(text)
+    if found is not None:  # they change what the rest means, and the library answers odd ones with errors of its own
+        line = text.count("\n", 0, found.start()) + 1
+        faults.add(line, CatalogFault.YAML_REFUSED, "directives (`%`) may not stand in a catalog")
         return None
     try:
         return _Builder(text, faults).document()

@@ -17,6 +17,8 @@ URL_VARIABLE: Final = "AUTHZ_URL"
 TOKEN_VARIABLE: Final = "AUTHZ_TOKEN"
 TOKEN_FILE_VARIABLE: Final = "AUTHZ_TOKEN_FILE"
 STDIN: Final = Path("-")
+_FOR_PROGRAMS: Final = frozenset({"scopes", "etag", "partial", "revision"})
+"""Of a token's document what its table leaves out: the scopes have one of their own."""
 _HINT: Final = "set AUTHZ_URL to where the service answers, as `http://127.0.0.1:8080`"
 
 
@@ -72,13 +74,17 @@ def print_token(document: Mapping[str, Any], output: Output) -> None:
     if output is Output.JSON:
         print_json(document)
         return
-    shown = {key: _cell(value) for key, value in document.items() if key != "scopes"}
+    shown = {key: _cell(value) for key, value in document.items() if key not in _FOR_PROGRAMS}
+    if "expires_at" in document:
+        shown["expires_at"] = shown["expires_at"] or "never"
     print_table(("", ""), [(key.replace("_", " "), value) for key, value in shown.items() if value])
     _print_scopes(document)
 
 
-def can_i_list(client: Client, output: Output) -> int:
+def can_i_list(client: Client, words: Sequence[str], output: Output) -> int:
     """What the token in use holds. Whether it may use it somewhere is another question: ask `can-i`."""
+    if words:
+        raise UsageFault("`can-i --list` shows everything; to ask about one permission, leave `--list` out")
     document = client.whoami().document
     if output is Output.JSON:
         print_json({"scopes": document.get("scopes", []), "legacy_scopes": document.get("legacy_scopes", [])})
@@ -137,6 +143,9 @@ def _tell(answer: Answer, output: Output) -> int:
 def failed(error: ClientError | UsageFault) -> int:
     """Say what went wrong; the exit status that goes with it."""
     match error:
+        case RefusedError(status=401):
+            complain("the token is not accepted: it may be over, revoked or not copied whole; set AUTHZ_TOKEN anew")
+            return exits.DENIED
         case RefusedError():
             complain(error.message, error.faults)
             return exits.USAGE if error.status in (400, 404, 413) else exits.DENIED

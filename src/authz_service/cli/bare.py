@@ -49,7 +49,7 @@ def _run(options: argparse.Namespace) -> int:
             secret = asking.read_secret(options.secret_file)
             return asking.check(client, options.words, options.catalog, secret, output)
         if options.list:
-            return asking.can_i_list(client, output)
+            return asking.can_i_list(client, options.words, output)
         return asking.can_i(client, options.words, options.catalog, output)
 
 

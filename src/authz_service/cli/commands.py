@@ -11,6 +11,7 @@ import typer
 
 from authz_service import __version__
 from authz_service.cli import approval, asking, audit, catalog, exits, manage, operate, sweeping, tokens, users
+from authz_service.cli.doctor import doctor
 from authz_service.cli.exchanging import exchange as exchange_token
 from authz_service.cli.explaining import explain, suggest
 from authz_service.cli.options import CatalogName, OutputKind, TokenFile, Url
@@ -18,6 +19,7 @@ from authz_service.cli.printing import Output, UsageFault, complain
 from authz_service.cli.requiring import NEEDS_FILE, Annotate
 from authz_service.cli.requiring import require as require_needs
 from authz_service.cli.restored import restored
+from authz_service.cli.trusting import rules
 from authz_service.client import ClientError
 from authz_service.errors import AuthzError
 
@@ -36,7 +38,9 @@ app.add_typer(approval.grants, name="grant")
 app.add_typer(catalog.catalogs, name="catalog")
 app.add_typer(audit.audit, name="audit")
 app.add_typer(users.users, name="user")
+app.add_typer(rules, name="trust-rule")
 operate.register(app)
+app.command()(doctor)
 app.command()(restored)
 app.command()(explain)
 app.command()(suggest)
@@ -68,7 +72,7 @@ def can_i(
     """Ask whether the token in AUTHZ_TOKEN may. Exit status: 0 yes, 1 no, 2 not understood, 3 no answer."""
     with asking.connect(url, token_file) as client:
         if listing:
-            raise typer.Exit(asking.can_i_list(client, output))
+            raise typer.Exit(asking.can_i_list(client, words or [], output))
         raise typer.Exit(asking.can_i(client, words or [], catalog, output))
 
 

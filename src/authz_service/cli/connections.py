@@ -16,8 +16,6 @@ _PROGRESS_SECONDS: Final = 20.0
 """Between two pieces of a body, or until some of an answer is taken."""
 _OWN_FILES: Final = 256
 """Left for the database, logs, metrics and whatever a library opens."""
-_SHEDDING: Final = 128
-"""Connections beyond the limit that still get an answer, of 503; what is beyond them is reset."""
 _SHED: Final = b'{"decision":"deny","reason":"overloaded","message":"too many connections; try again shortly"}'
 
 
@@ -49,7 +47,9 @@ class Bounded(Answering):
     """The protocol with an end to patience. One worker, one process: its state is the class's."""
 
     limit: ClassVar[int] = 1_000_000
-    """Connections that are served; set before the first one."""
+    """Connections of one listener that are served; set before the first one."""
+    shedding: ClassVar[int] = 128
+    """Connections beyond the limit that still get an answer, of 503; what is beyond them is reset."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -61,7 +61,7 @@ class Bounded(Answering):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         beyond = len(self.connections) - self.limit
-        if beyond > _SHEDDING:
+        if beyond > self.shedding:
             transport.abort()
             return
         if beyond > 0:

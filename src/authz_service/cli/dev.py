@@ -19,6 +19,7 @@ from typing import Any, Final
 import httpx
 
 from authz_service.admin.signing import make_link
+from authz_service.api.surfaces import Surface
 from authz_service.app import open_management
 from authz_service.cli import welcome
 from authz_service.cli.demo.seed import ADMIN, DemoTokens, seed, write_private
@@ -37,6 +38,19 @@ _ANSWER_SECONDS: Final = 10.0
 _LINK: Final = timedelta(hours=12)
 """How long the link to the console waits for somebody to follow it."""
 _GATEWAY_TOKEN: Final = "gateway-token"
+_EXPORTS: Final = "env"
+"""What a shell reads to ask and manage; the pages of docs/ take its variables for granted."""
+_NOT_IN_DEV: Final = dict.fromkeys(
+    (
+        "AUTHZ_PORT",
+        "AUTHZ_UDS",
+        "AUTHZ_GATEWAY_LISTEN",
+        *(f"AUTHZ_{surface.upper()}_LISTEN" for surface in Surface),
+        *(f"AUTHZ_TLS_{name}_FILE" for name in ("CERT", "KEY", "CLIENT_CA")),
+    ),
+    "",
+)
+"""It answers all there is at one plain address of this machine."""
 _PEPPERS: Final = ("AUTHZ_PEPPERS", "AUTHZ_PEPPERS_FILE")
 
 
@@ -143,7 +157,7 @@ class Dev:
             given["gateway_token_file"] = data / _GATEWAY_TOKEN
         if not any(os.environ.get(name) for name in _PEPPERS):
             given["peppers_file"] = _own_peppers(data / "peppers")
-        return load_settings({**os.environ, "AUTHZ_PORT": "", "AUTHZ_UDS": "", "AUTHZ_GATEWAY_LISTEN": ""}, **given)
+        return load_settings({**os.environ, **_NOT_IN_DEV}, **given)
 
     async def _prepare(self, settings: Settings, data: Path) -> DemoTokens:
         await migrate(settings.direct_dsn or settings.dsn)
@@ -161,6 +175,7 @@ class Dev:
             raise AssertionError("nobody answers before the demo is there")
         _make_sure(listening.url)
         sign_in_url = link_of(listening.url, self._code)
+        write_private(self._data / _EXPORTS, welcome.exports(listening.url, tokens))
         if self._ready_file is not None:
             ready = {
                 "url": listening.url,

@@ -126,7 +126,8 @@ def _read_calls(file: Path) -> list[tuple[str, dict[str, Any]]]:
         try:
             question = _question(written.split())
         except UsageFault as error:
-            raise UsageFault(f"line {number}: {error.message}") from error
+            said = "write a call, as `GET /api/v4/projects/7/jobs` or `job:run acme/web`"
+            raise UsageFault(f"`{file}`, line {number}: {said}") from error
         found.append((written, {name: value for name, value in question.items() if value is not None}))
     if not found:
         raise UsageFault(f"`{file}` names no call; write one a line, as `GET /api/v4/projects/7/jobs`")

@@ -7,12 +7,13 @@ import errno
 import platform
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from authz_service.api.surfaces import Surface
 from authz_service.errors import StartError
 
 BACKLOG: Final = 2048
@@ -27,26 +28,30 @@ class Listening:
     url: str
     gateways: tuple[socket.socket, ...] = ()
     """The same for a gateway's own listener, where there is one."""
+    surfaces: Mapping[Surface, tuple[socket.socket, ...]] = field(default_factory=dict)
+    """The same for surfaces that have an address of their own."""
 
 
 @contextmanager
-def listen(*, host: str, port: int, uds: Path | None, workers: int) -> Iterator[Listening]:
-    """Listens until left. Raises StartError for an address that is taken or not ours."""
+def listen(*, host: str, port: int, uds: Path | None, workers: int, named: str = "AUTHZ_PORT") -> Iterator[Listening]:
+    """Listens until left. Raises StartError, which blames the variable `named`, for an address taken or not ours."""
     if uds is not None:
-        with _unix_socket(uds) as bound:
+        with _unix_socket(uds, named) as bound:
             yield Listening((bound,) * workers, f"http+unix://{uds}")
         return
     with contextlib.ExitStack() as opened:
-        sockets = _tcp_sockets(host, port, workers, opened)
+        sockets = _tcp_sockets(host, port, workers, opened, named)
         yield Listening(sockets, _url(sockets[0]))
 
 
-def _tcp_sockets(host: str, port: int, workers: int, opened: contextlib.ExitStack) -> tuple[socket.socket, ...]:
+def _tcp_sockets(
+    host: str, port: int, workers: int, opened: contextlib.ExitStack, named: str
+) -> tuple[socket.socket, ...]:
     """Each worker has a queue of its own where the system spreads connections over them; else they share one.
 
     A shared queue wakes whoever waited last: gateways that keep a few connections open would all hang on one worker.
     """
-    family, address = _resolve(host, port)
+    family, address = _resolve(host, port, named)
     own = workers > 1 and _OWN_QUEUES
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -65,28 +70,33 @@ def _tcp_sockets(host: str, port: int, workers: int, opened: contextlib.ExitStac
             address = bound.getsockname()  # port 0 became a number, which the next one takes too
             sockets.append(bound)
     except OSError as error:
-        raise StartError(_refusal(host, port, error)) from error
+        raise StartError(_refusal(host, port, error, named)) from error
     return tuple(sockets) if own else (sockets[0],) * workers
 
 
-def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
+def _resolve(host: str, port: int, named: str) -> tuple[socket.AddressFamily, Any]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
-        raise StartError(f"`{host}` is no address of this machine ({error.strerror}); check AUTHZ_HOST") from error
+        raise StartError(f"`{host}` is no address of this machine ({error.strerror}); check {_host(named)}") from error
     family, _, _, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
     return family, address
 
 
-def _refusal(host: str, port: int, error: OSError) -> str:
+def _host(named: str) -> str:
+    return "AUTHZ_HOST" if named == "AUTHZ_PORT" else named
+
+
+def _refusal(host: str, port: int, error: OSError, named: str) -> str:
     where = f"{host}:{port}"
+    how = "`--port`, AUTHZ_PORT" if named == "AUTHZ_PORT" else named
     match error.errno:
         case errno.EADDRINUSE:
-            return f"something else listens at {where}; stop it, or choose another port (`--port`, AUTHZ_PORT)"
+            return f"something else listens at {where}; stop it, or choose another port ({how})"
         case errno.EACCES:
-            return f"this user may not listen at {where}; choose a port above 1023 (`--port`, AUTHZ_PORT)"
+            return f"this user may not listen at {where}; choose a port above 1023 ({how})"
         case errno.EADDRNOTAVAIL:
-            return f"`{host}` is no address of this machine; check AUTHZ_HOST"
+            return f"`{host}` is no address of this machine; check {_host(named)}"
     return f"nothing can listen at {where} ({error.strerror}); choose another address"
 
 
@@ -98,7 +108,7 @@ def _url(bound: socket.socket) -> str:
 
 
 @contextmanager
-def _unix_socket(path: Path) -> Iterator[socket.socket]:
+def _unix_socket(path: Path, named: str) -> Iterator[socket.socket]:
     path = path.absolute()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as bound:
         try:
@@ -109,7 +119,8 @@ def _unix_socket(path: Path) -> Iterator[socket.socket]:
             bound.setblocking(False)
         except OSError as error:
             raise StartError(
-                f"nothing can listen at `{path}` ({error.strerror or error}); choose another path (AUTHZ_UDS)"
+                f"nothing can listen at `{path}` ({error.strerror or error}); choose another path"
+                f" ({'AUTHZ_UDS' if named == 'AUTHZ_PORT' else named})"
             ) from error
         ours = path.stat().st_ino
         try:

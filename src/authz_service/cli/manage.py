@@ -15,11 +15,13 @@ import typer
 from authz_service.cli.asking import connect, print_token
 from authz_service.cli.options import OutputKind, TokenFile, Url
 from authz_service.cli.printing import Output, UsageFault, print_json, print_note, print_table
+from authz_service.cli.syncing import sync
 from authz_service.client import Client
 from authz_service.client.wire import Call
 
 tokens: Final = typer.Typer(help="Issue, list, show and revoke tokens.", no_args_is_help=True)
 directory: Final = typer.Typer(help="Groups, projects, users, memberships.", no_args_is_help=True)
+directory.add_typer(sync, name="sync")
 
 _DAYS: Final = re.compile(r"([0-9]{1,5})d")
 _PAGE: Final = 100

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +21,7 @@ def register(app: typer.Typer) -> None:
     app.command()(serve)
     app.command()(migrate)
     app.command()(bootstrap)
+    app.command()(health)
 
 
 def dev(
@@ -49,24 +52,60 @@ def serve() -> None:
 
     settings = load_settings()
     configure_logging(json=settings.log_format is LogFormat.JSON, level=settings.log_level)
+    logging.captureWarnings(capture=True)  # those of libraries are lines like all others
     log = logger()
     for name in unknown_settings():
         log.warning("this setting is not known", name=name)
     with listen_as(settings) as listening:
         budget = asyncio.run(check_database(settings))
         log.info("connections", **budget.fields())
-        serve_on(settings, listening, lambda: log.info("answering", url=listening.url, workers=settings.workers))
+        environ = dict(os.environ)
+        serve_on(
+            settings, listening, lambda: log.info("answering", url=listening.url, workers=settings.workers), environ
+        )
     log.info("stopped")
 
 
-def migrate() -> None:
-    """Bring the database's tables to what this version needs. Safe to repeat, and from several replicas at once."""
+def migrate(
+    patience: Annotated[
+        float, typer.Option(min=0, max=86_400, metavar="SECONDS", help="for how long to try again for a lock")
+    ] = 60.0,
+    lock_timeout: Annotated[
+        float,
+        typer.Option(min=0.05, max=60, metavar="SECONDS", help="how long one try waits for a lock; well below S"),
+    ] = 1.0,
+    service_role: Annotated[
+        str | None,
+        typer.Option(metavar="ROLE", help="the role that replicas sign in as: it gets what serving takes, no more"),
+    ] = None,
+) -> None:
+    """Bring the database's tables to what this version needs, while replicas go on. Safe to repeat, and at once."""
     from authz_service.config import load_settings
     from authz_service.store.schema import migrate as bring_up
 
     settings = load_settings(without_peppers=True)
-    revision = asyncio.run(bring_up(settings.direct_dsn or settings.dsn))
+    url = settings.direct_dsn or settings.dsn
+
+    def retry() -> None:
+        print_note("something else holds a lock that is needed: let go of it, to let replicas go on; trying again")
+
+    work = bring_up(url, lock_timeout=f"{round(lock_timeout * 1000)}ms", patience=patience, on_retry=retry)
+    revision = asyncio.run(work)
+    if service_role is not None:
+        asyncio.run(_grant(url, service_role))
     print_note(f"the database has schema {revision}")
+
+
+async def _grant(url: str, role: str) -> None:
+    from authz_service.store.database import Database
+    from authz_service.store.roles import grant_service_role
+
+    database = Database(url, pool_size=1, bell=False)
+    try:
+        async with database.transaction() as conn:
+            await grant_service_role(conn, role)
+    finally:
+        await database.close()
 
 
 def bootstrap(
@@ -97,3 +136,14 @@ def bootstrap(
         return
     print_note(f"`{username}` is an admin; {token_id} works for {days} days, and its secret is shown this one time:")
     print(secret)
+
+
+def health(
+    ready: Annotated[
+        bool, typer.Option("--ready", help="ask whether it may be asked, not only whether it answers")
+    ] = False,
+) -> None:
+    """Ask the service of this machine, as a container's health check. Exit status: 0 yes, 1 no, 3 no answer."""
+    from authz_service.cli.health import health as ask
+
+    raise typer.Exit(ask(ready=ready))

@@ -6,30 +6,19 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from authz_service.cache.clock import elapsed
 from authz_service.config import Settings
-from authz_service.errors import StartError
+from authz_service.errors import SchemaBehindError, StartError
 from authz_service.store.catalogs import check_shipped
 from authz_service.store.database import Database, check_schema
+from authz_service.store.fitness import load_connection_limit
 from authz_service.store.replicas import Watch, load_all
 from authz_service.store.shipped import shipped_texts
+from authz_service.telemetry import logger
 
 _LOOK_EVERY: Final = 0.5
-
-# What is left for us of what the server takes: its superusers keep some, and role and database may have less.
-_LIMIT: Final = text(
-    """
-    select least(
-      current_setting('max_connections')::int
-        - coalesce(current_setting('superuser_reserved_connections', true)::int, 0)
-        - coalesce(current_setting('reserved_connections', true)::int, 0),
-      (select nullif(rolconnlimit, -1) from pg_roles where rolname = current_user),
-      (select nullif(datconnlimit, -1) from pg_database where datname = current_database()))
-    """
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +56,16 @@ async def check_database(settings: Settings) -> Budget:
     """Raises DatabaseUnavailableError, SchemaOutdatedError, or StartError for more connections than there may be.
 
     Replicas that died lately are counted until it is sure that they did: it takes some seconds, in the last case only.
+    A schema that a migration is to bring up yet is waited for, AUTHZ_SCHEMA_PATIENCE at the most.
     """
     database = Database(settings.dsn, direct_url=settings.direct_dsn, pool_size=1, bell=False)
     try:
         async with database.read() as conn:
-            await check_schema(conn)
+            await _await_schema(conn, settings.schema_patience)
             await check_shipped(conn, shipped_texts())
             allowed = None
             if settings.direct_dsn is None:
-                allowed = int((await conn.execute(_LIMIT)).scalar_one())
+                allowed = await load_connection_limit(conn)
             budget = await _count(conn, settings, allowed)
     finally:
         await database.close()
@@ -86,6 +76,22 @@ async def check_database(settings: Settings) -> Budget:
             " AUTHZ_WORKERS, or put a pooler in between (AUTHZ_DATABASE_DIRECT_URL)"
         )
     return budget
+
+
+async def _await_schema(conn: AsyncConnection, patience: float) -> None:
+    ends_at, told = elapsed() + patience, False
+    while True:
+        try:
+            await check_schema(conn)
+        except SchemaBehindError as error:
+            if elapsed() + _LOOK_EVERY > ends_at:
+                raise
+            if not told:
+                told = True
+                logger().warning("waiting for the schema", why=error.message, patience=patience)
+        else:
+            return
+        await asyncio.sleep(_LOOK_EVERY)
 
 
 async def _count(conn: AsyncConnection, settings: Settings, allowed: int | None) -> Budget:

@@ -9,14 +9,16 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from prometheus_client import multiprocess
 
 from authz_service.cli.listening import Listening
-from authz_service.cli.worker import CANNOT_START, GATEWAY_FD, LIFELINE_FD, READY_FD, SOCKET_FD
-from authz_service.config import PREFIX, Settings, to_environment
+from authz_service.cli.reloader import FROM_FILE, names_in_file, source_of
+from authz_service.cli.worker import CANNOT_START, GATEWAY_FD, LIFELINE_FD, READY_FD, SOCKET_FD, SURFACE_FDS
+from authz_service.config import PREFIX, Settings, require_reloadable, to_environment
 from authz_service.errors import StartError
 from authz_service.telemetry import MULTIPROCESS_DIR, logger
 
@@ -34,6 +36,12 @@ class Supervisor:
     listening: Listening
     metrics_dir: Path
     on_answering: Callable[[], None]
+    environ: Mapping[str, str] | None = None
+    """What the settings came from: with it SIGHUP has them read again, here for workers to come, and by each worker."""
+    from_file: str = ""
+    """The variables among them that stood in a file (`cli.reloader.FROM_FILE`)."""
+    _reading: set[asyncio.Task[None]] = field(init=False, default_factory=set)
+    _answering: set[asyncio.subprocess.Process] = field(init=False, default_factory=set)
     _stopping: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     _lifeline: tuple[int, int] = field(init=False, default=(-1, -1))
     _running: set[asyncio.subprocess.Process] = field(init=False, default_factory=set)
@@ -46,6 +54,8 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop)
+        if self.environ is not None:
+            loop.add_signal_handler(signal.SIGHUP, self._read_again)
         self._lifeline = os.pipe()
         try:
             await self._supervise()
@@ -59,6 +69,28 @@ class Supervisor:
                 with contextlib.suppress(ProcessLookupError):
                     process.terminate()
         self._stopping.set()
+
+    def _note_answering(self, process: asyncio.subprocess.Process, said: asyncio.Task[bool]) -> None:
+        if not said.cancelled() and said.exception() is None and said.result() and process.returncode is None:
+            self._answering.add(process)
+
+    def _read_again(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._reload(self.environ or {}), name="reload")
+        self._reading.add(task)
+        task.add_done_callback(self._reading.discard)
+
+    async def _reload(self, environ: Mapping[str, str]) -> None:
+        try:
+            fresh = await asyncio.to_thread(source_of(environ))
+            from_file = await asyncio.to_thread(names_in_file, environ)
+            require_reloadable(self.settings, fresh)
+        except StartError as error:
+            logger().error("settings were not taken over; the last good ones stay", why=error.message)
+        else:
+            self.settings, self.from_file = fresh, from_file
+        for process in self._answering:  # each looks for itself, and says so
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGHUP)
 
     async def _supervise(self) -> None:
         ready = [asyncio.Event() for _ in self.listening.sockets]
@@ -91,6 +123,7 @@ class Supervisor:
             process, answers = await self._start(slot)
             self._running.add(process)
             answering = asyncio.create_task(_set_when_said(answers, ready))
+            answering.add_done_callback(partial(self._note_answering, process))
             ended = asyncio.create_task(process.wait())
             stopping = asyncio.create_task(self._stopping.wait())
             await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -98,6 +131,7 @@ class Supervisor:
             if not ended.done():
                 await self._end(process, ended)
             self._running.discard(process)
+            self._answering.discard(process)
             if answering.done() and answering.result():
                 pause = _SHORTEST_PAUSE
             answering.cancel()
@@ -122,6 +156,10 @@ class Supervisor:
         if self.listening.gateways:
             gateway = self.listening.gateways[slot].fileno()
             passed, numbers[GATEWAY_FD] = (*passed, gateway), str(gateway)
+        if self.listening.surfaces:
+            apart = {surface: sockets[slot].fileno() for surface, sockets in self.listening.surfaces.items()}
+            passed = (*passed, *apart.values())
+            numbers[SURFACE_FDS] = " ".join(f"{surface}={number}" for surface, number in apart.items())
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -143,7 +181,8 @@ class Supervisor:
     def _environment(self) -> Mapping[str, str]:
         others = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
         others.pop("DATABASE_URL", None)  # what counts is in the settings
-        return {**others, **to_environment(self.settings), MULTIPROCESS_DIR: str(self.metrics_dir)}
+        own = {MULTIPROCESS_DIR: str(self.metrics_dir), FROM_FILE: self.from_file}
+        return {**others, **to_environment(self.settings), **own}
 
     async def _end(self, process: asyncio.subprocess.Process, ended: asyncio.Task[int]) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -71,6 +71,60 @@ def sign_in_link(
     print(link)
 
 
+@users.command("link")
+def link(
+    username: str,
+    subject: Annotated[str, typer.Option(metavar="SUBJECT", help="`sub` of the user's account at the provider")],
+    issuer: Annotated[
+        str | None, typer.Option(metavar="URL", help="the provider; AUTHZ_OPENID_ISSUER where it is left out")
+    ] = None,
+    source: Source = "default",
+) -> None:
+    """Say that an account at the sign-in provider is this user's."""
+    from authz_service.admin.signing import link_account
+    from authz_service.app import open_management
+    from authz_service.config import load_settings
+
+    settings = load_settings()
+    provider = _provider(issuer or settings.openid_issuer)
+
+    async def work() -> str:
+        async with open_management(settings) as management:
+            return await link_account(management, username, provider, subject, source=source)
+
+    print_note(f"`{asyncio.run(work())}` signs in as `{subject}` of {provider}")
+
+
+@users.command("unlink")
+def unlink(
+    username: str,
+    issuer: Annotated[
+        str | None, typer.Option(metavar="URL", help="the provider; AUTHZ_OPENID_ISSUER where it is left out")
+    ] = None,
+    source: Source = "default",
+) -> None:
+    """Forget a user's accounts at the sign-in provider. All their sessions end."""
+    from authz_service.admin.signing import unlink_accounts
+    from authz_service.app import open_management
+    from authz_service.config import load_settings
+
+    settings = load_settings()
+    provider = _provider(issuer or settings.openid_issuer)
+
+    async def work() -> int:
+        async with open_management(settings) as management:
+            return await unlink_accounts(management, username, provider, source=source)
+
+    count = asyncio.run(work())
+    print_note(f"`{username}` had {count} account{'' if count == 1 else 's'} at {provider}; their sessions have ended")
+
+
+def _provider(given: str | None) -> str:
+    if given is None:
+        raise UsageFault("say at which provider: --issuer URL, or set AUTHZ_OPENID_ISSUER")
+    return given
+
+
 def link_of(origin: str, code: str) -> str:
     """The address to open in a browser."""
     return f"{origin}/console/sign-in/link?code={code}"

@@ -41,11 +41,29 @@ An API of your own needs no more than a catalog. May the till of a shop create a
 It may. Write `cancel` in place of `create`, or another shop, and it may not.
 
 Secrets are kept in {data / "tokens.json"}; Ctrl-C stops everything, and the next start goes on from here.
-To manage, in another terminal:
+To manage, and to try what the documentation shows, in another terminal in this folder:
 
-  export AUTHZ_URL={url} AUTHZ_TOKEN={tokens.admin}
+  . {_sourced(data / "env")}
   authz token list
 """
+
+
+def exports(url: str, tokens: DemoTokens) -> str:
+    """Lines for a shell: where it answers, and the demo's tokens by what each is for. They hold secrets."""
+    values = {
+        "AUTHZ_URL": url,
+        "AUTHZ_TOKEN": tokens.admin,
+        "ADMIN": tokens.admin,
+        "GATEWAY": tokens.gateway,
+        "TOKEN": tokens.sample,
+        "TILL": tokens.orders,
+    }
+    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in values.items())
+
+
+def _sourced(path: Path) -> str:
+    """A shell looks for a name without a slash among its programs."""
+    return shlex.quote(str(path) if path.is_absolute() or len(path.parts) > 1 else f"./{path}")
 
 
 def _curl(url: str, caller: str, question: dict[str, str]) -> str:

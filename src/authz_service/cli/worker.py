@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
+import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import uvicorn
 
+from authz_service.api.surfaces import Surface
 from authz_service.app import create_app
+from authz_service.cli.certificates import read_certificates
 from authz_service.cli.connections import Bounded, allow_files
 from authz_service.cli.gateways import serving_gateways
-from authz_service.cli.listening import BACKLOG
+from authz_service.cli.reloader import Source, listen_for_reload, source_of
+from authz_service.cli.surfaces import listener_config, serving_apart, share_files
 from authz_service.config import LogFormat, Settings, load_settings
 from authz_service.errors import AuthzError
 from authz_service.telemetry import configure_logging
@@ -28,11 +31,11 @@ LIFELINE_FD: Final = "AUTHZ_WORKER_LIFELINE"
 """Numbers of inherited files: what to listen at, where to say that it answers, and what closes when the owner dies."""
 GATEWAY_FD: Final = "AUTHZ_WORKER_GATEWAY_SOCKET"
 """The same for the gateway's own listener; not set where there is none."""
+SURFACE_FDS: Final = "AUTHZ_WORKER_SURFACE_SOCKETS"
+"""The same for surfaces at addresses of their own: `manage=7 monitor=8`."""
 WORKER_VARIABLES: Final = (SOCKET_FD, READY_FD, LIFELINE_FD)
 CANNOT_START: Final = 4
 """The exit status of a worker that said on stderr why it cannot start."""
-
-_KEEP_ALIVE_SECONDS: Final = 75  # longer than gateways keep idle connections: they close first, and no call is lost
 
 
 class Server(uvicorn.Server):
@@ -84,12 +87,17 @@ def run_worker(
     *,
     lifeline: int | None = None,
     gateway: socket.socket | None = None,
+    apart: Mapping[Surface, socket.socket] | None = None,
+    source: Source | None = None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM, or until the lifeline's other end closes. Raises what the lifespan raises."""
+    """Serve until SIGINT or SIGTERM, or until the lifeline's other end closes. Raises what the lifespan raises.
+
+    With a `source` SIGHUP has the settings read again.
+    """
     import uvloop  # here: not every platform has it
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings, bound, on_answering, lifeline, gateway))
+        runner.run(_serve(settings, bound, on_answering, lifeline, gateway, apart or {}, source))
 
 
 async def _serve(
@@ -98,30 +106,36 @@ async def _serve(
     on_answering: Callable[[], None],
     lifeline: int | None,
     gateway: socket.socket | None,
+    apart: Mapping[Surface, socket.socket],
+    source: Source | None,
 ) -> None:
+    if source is not None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to take settings over
     app = create_app(settings)
-    config = uvicorn.Config(
-        app.state.hot,
-        http=Bounded,
-        ws="none",
-        lifespan="off",  # entered below, so that its errors are ours to tell
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,  # a client's own word about its address counts for nothing
-        server_header=False,
-        backlog=BACKLOG,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout),
-    )
-    Bounded.limit = allow_files()
-    server = Server(config, on_answering, drain=settings.drain, on_leaving=lambda: setattr(app.state, "leaving", True))
+    shown = read_certificates(settings)
+    share_files(allow_files(), settings, apart)
+    config = listener_config(app.state.main, settings, None if bound.family == socket.AF_UNIX else shown.clients)
+    sides: list[uvicorn.Server] = []
+
+    def on_leaving() -> None:
+        app.state.leaving = True
+        for side in sides:
+            Bounded.leave(side.server_state.connections)
+
+    server = Server(config, on_answering, drain=settings.drain, on_leaving=on_leaving)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, server.stop)
     if lifeline is not None:
         loop.add_reader(lifeline, server.stop)
     try:
-        async with app.router.lifespan_context(app), serving_gateways(app, settings, gateway):
+        async with (
+            app.router.lifespan_context(app),
+            serving_gateways(app, settings, gateway, shown.gateways) as at_gateways,
+            serving_apart(app, settings, apart, shown) as at_surfaces,
+        ):
+            sides += [*at_gateways, *at_surfaces]
+            listen_for_reload(app, source, shown)
             if not server.should_exit:
                 await server.serve(sockets=[bound])
     finally:
@@ -134,15 +148,27 @@ def main() -> int:
     bound, ready, lifeline = (int(os.environ.pop(name)) for name in WORKER_VARIABLES)
     inherited = os.environ.pop(GATEWAY_FD, None)
     gateway = None if inherited is None else socket.socket(fileno=int(inherited))
-    settings = load_settings()
+    surfaces = dict(pair.split("=") for pair in os.environ.pop(SURFACE_FDS, "").split())
+    apart = {Surface(name): socket.socket(fileno=int(number)) for name, number in surfaces.items()}
+    source = source_of(os.environ)
+    settings = load_settings(without_file=True)  # what it said when it was good is in the environment
     configure_logging(json=settings.log_format is LogFormat.JSON, level=settings.log_level)
+    logging.captureWarnings(capture=True)
 
     def say_ready() -> None:
         os.write(ready, b"1")
         os.close(ready)
 
     try:
-        run_worker(settings, socket.socket(fileno=bound), say_ready, lifeline=lifeline, gateway=gateway)
+        run_worker(
+            settings,
+            socket.socket(fileno=bound),
+            say_ready,
+            lifeline=lifeline,
+            gateway=gateway,
+            apart=apart,
+            source=source,
+        )
     except AuthzError as error:
         print(f"authz: {error.message}", file=sys.stderr)
         return CANNOT_START

@@ -9,8 +9,9 @@ from urllib.parse import quote
 import msgspec
 
 from authz_service.client.decisions import DecisionSource
-from authz_service.client.enforcing import Refusal, no_token, read_bearer, refuse, refuse_undecided
+from authz_service.client.enforcing import Refusal, no_token, read_bearer, refuse, refuse_path, refuse_undecided
 from authz_service.client.errors import ClientError
+from authz_service.client.wire import pass_on
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -24,11 +25,23 @@ class AuthzMiddleware:
     A path in no catalog is denied. `open_paths` need no token and are compared whole, byte for byte; take none that
     the application reads in several ways. An allowed request carries its answer as `scope["authz"]`. Stand it outside
     of anything that changes paths.
+
+    Most frameworks decode a path before they route it: `/shops/a%2Forders` is decided as the shop `a/orders` and served
+    as the orders of the shop `a`. So an encoded slash is refused, but for applications that route by `raw_path`.
     """
 
-    def __init__(self, app: App, source: DecisionSource, *, catalog: str, open_paths: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        app: App,
+        source: DecisionSource,
+        *,
+        catalog: str,
+        open_paths: Collection[str] = (),
+        encoded_slashes: bool = False,
+    ) -> None:
         self._app, self._source, self._catalog = app, source, catalog
         self._open = frozenset(path.encode() for path in open_paths)
+        self._encoded_slashes = encoded_slashes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -49,15 +62,18 @@ class AuthzMiddleware:
         token = read_bearer(value for name, value in scope["headers"] if name == b"authorization")
         if token is None:
             return no_token()
+        if b"%2f" in path.lower() and not self._encoded_slashes:
+            return refuse_path()
         client = scope.get("client")
         try:
-            answer = await self._source.check_http(
-                token,
-                scope.get("method", "GET"),
-                path.decode("ascii", "replace"),
-                catalog=self._catalog,
-                client_address=client[0] if client else None,
-            )
+            with pass_on(scope["headers"]):
+                answer = await self._source.check_http(
+                    token,
+                    scope.get("method", "GET"),
+                    path.decode("ascii", "replace"),
+                    catalog=self._catalog,
+                    client_address=client[0] if client else None,
+                )
         except ClientError as error:
             return refuse_undecided(error)
         if not answer.allowed:

@@ -59,6 +59,13 @@ def refuse(answer: Answer) -> Refusal:
     return _refuse(HTTPStatus.FORBIDDEN, answer.reason, answer.message or "this token may not do that", challenge)
 
 
+def refuse_path() -> Refusal:
+    """403 for a path that the application would read otherwise than the service: nobody is asked about it."""
+    return _refuse(
+        HTTPStatus.FORBIDDEN, "bad_path", "the path encodes a slash, which is a separator to this application", {}
+    )
+
+
 def refuse_undecided(error: ClientError) -> Refusal:
     """503 when nothing is known: it is never an allow, and says nothing of the service behind."""
     seconds = error.retry_after if isinstance(error, UndecidedError) else 1.0

@@ -12,6 +12,7 @@ from authz_service.client.decisions import DecisionSource
 from authz_service.client.enforcing import Refusal, no_token, read_bearer, refuse, refuse_undecided
 from authz_service.client.errors import ClientError
 from authz_service.client.model import Answer, Ask
+from authz_service.client.wire import pass_on
 
 Target = Callable[[Request], str | None]
 _STATE: Final = "authz_decisions"
@@ -46,9 +47,10 @@ def require(permission: str, *, target: str | Target | None = None) -> Any:
         place = target(request) if callable(target) else target
         address = None if request.client is None else request.client.host
         try:
-            answer: Answer = await source.check(
-                token, Ask.of(permission, place), catalog=catalog, client_address=address
-            )
+            with pass_on(request.headers.raw):
+                answer: Answer = await source.check(
+                    token, Ask.of(permission, place), catalog=catalog, client_address=address
+                )
         except ClientError as error:
             raise _Refused(refuse_undecided(error)) from error
         if not answer.allowed:

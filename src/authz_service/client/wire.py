@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -12,9 +14,11 @@ import msgspec
 from authz_service.client.errors import RefusedError, UndecidedError, UnreachableError
 from authz_service.client.model import Answer, Ask, WhoAmI
 from authz_service.errors import Fault
+from authz_service.tracing import parse_traceparent
 
 T = TypeVar("T")
 MOST_ITEMS: Final = 10_000
+_TRACEPARENT: Final[ContextVar[str | None]] = ContextVar("authz_traceparent", default=None)
 _QUESTIONS: Final = frozenset({"/check", "/check/batch", "/check/http", "/v1/self/check", "/v1/self/check/batch"})
 
 
@@ -31,7 +35,21 @@ class Call:
 
     def headers(self) -> dict[str, str]:
         found = {} if self.body is None else {"Content-Type": self.content_type}
+        passed_on = _TRACEPARENT.get()
+        if passed_on is not None:
+            found["traceparent"] = passed_on
         return found if self.if_match is None else found | {"If-Match": self.if_match}
+
+
+@contextmanager
+def pass_on(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[None]:
+    """Within it, calls carry the `traceparent` of the request with these headers, if it has just one that is one."""
+    parent = parse_traceparent(value for name, value in headers if name.lower() == b"traceparent")
+    token = _TRACEPARENT.set(None if parent is None else parent.text)
+    try:
+        yield
+    finally:
+        _TRACEPARENT.reset(token)
 
 
 class _Decisions(msgspec.Struct):

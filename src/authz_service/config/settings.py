@@ -11,12 +11,17 @@ from typing import Any, Final
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from authz_service.api.check.gateway_listener import ListenAt
 from authz_service.config.console import ConsoleSettings, console_contradictions
 from authz_service.config.gateways import GatewaySettings, gateway_contradictions
 from authz_service.config.limits import LimitSettings, limit_contradictions
+from authz_service.config.listeners import ListenerSettings, listener_contradictions
 from authz_service.config.peppers import SecretSettings, read_peppers, secret_contradictions
+from authz_service.config.rates import RateSettings, rate_contradictions
 from authz_service.config.records import RecordSettings, record_contradictions
+from authz_service.config.reloading import read_settings_file
 from authz_service.config.standards import StandardsSettings, standards_contradictions
+from authz_service.config.tracing import TraceSettings, trace_contradictions
 from authz_service.config.usage import UsageSettings
 from authz_service.errors import Fault, StartError
 
@@ -47,9 +52,12 @@ class Settings(
     ConsoleSettings,
     GatewaySettings,
     LimitSettings,
+    ListenerSettings,
+    RateSettings,
     RecordSettings,
     SecretSettings,
     StandardsSettings,
+    TraceSettings,
     UsageSettings,
 ):
     """What the service runs with. Make it with `load_settings`, which names every fault at once; it never changes."""
@@ -67,6 +75,12 @@ class Settings(
         Environment.PRODUCTION, description="`dev` shows the API's documentation at `/docs`; `production` does not"
     )
 
+    settings_file: Path | None = Field(
+        None,
+        description="a file of further settings, `AUTHZ_NAME=value` a line; the environment wins. It is read again on"
+        " SIGHUP, with the files that settings name",
+    )
+
     # the database
     database_url: SecretStr | None = Field(
         None,
@@ -82,6 +96,13 @@ class Settings(
     bell: bool = Field(
         default=True,
         description="listen for changes (LISTEN/NOTIFY). Off for engines without it: polls alone carry the promise",
+    )
+
+    schema_patience: float = Field(
+        60.0,
+        ge=0.0,
+        le=3600.0,
+        description="seconds that a start waits, unready, for a migration that is due; 0 ends it at once",
     )
 
     # freshness
@@ -186,13 +207,24 @@ _NO_DATABASE: Final = (
 
 
 def load_settings(
-    environ: Mapping[str, str] | None = None, *, without_peppers: bool = False, **given: object
+    environ: Mapping[str, str] | None = None,
+    *,
+    without_peppers: bool = False,
+    without_file: bool = False,
+    **given: object,
 ) -> Settings:
-    """Settings from `given`, else from the environment. Raises StartError with a fault for everything that is wrong.
+    """Settings from `given`, else from the environment, else from the file that it names.
 
-    `without_peppers` is for commands that touch no token.
+    Raises StartError with a fault for everything that is wrong. `without_peppers` is for commands that touch no token,
+    `without_file` for who was given what the file said.
     """
-    values = {**_from_environment(os.environ if environ is None else environ), **given}
+    found = dict(os.environ if environ is None else environ)
+    in_file = {} if without_file else read_settings_file(found)
+    unknown = unknown_settings(in_file) if in_file else []
+    if unknown:
+        told = [Fault("AUTHZ_SETTINGS_FILE", "unknown", f"`{name}` is no setting of this version") for name in unknown]
+        raise StartError("; ".join(f"{one.where}: {one.message}" for one in told), faults=told)
+    values = {**_from_environment(in_file | found), **given}
     faults: list[Fault] = []
     try:
         settings = Settings(**values)
@@ -272,10 +304,17 @@ def _contradictions(settings: Settings, *, without_peppers: bool) -> Iterable[Fa
             f"{settings.max_staleness:g} s is not more than a poll's interval ({settings.poll_interval:g} s, and a"
             f" tenth) and timeout ({settings.poll_timeout:g} s) together, so a healthy service would deny; raise it",
         )
-    yield from console_contradictions(settings)
+    yield from console_contradictions(settings, settings.public_url)
     yield from record_contradictions(settings)
     yield from standards_contradictions(settings)
+    yield from trace_contradictions(settings)
     yield from gateway_contradictions(settings, dev=settings.environment is Environment.DEV)
+    yield from listener_contradictions(
+        settings,
+        main=ListenAt(uds=settings.uds) if settings.uds is not None else ListenAt(settings.host, settings.port),
+        others={"AUTHZ_GATEWAY_LISTEN": settings.gateway_listen, "AUTHZ_GRPC_LISTEN": settings.grpc_listen},
+    )
+    yield from rate_contradictions(settings)
     if settings.uds is not None and {"host", "port"} & settings.model_fields_set:
         yield Fault(
             "AUTHZ_UDS", "contradiction", "a Unix socket stands in place of host and port; set one or the other"

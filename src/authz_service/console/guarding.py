@@ -17,6 +17,7 @@ from authz_service.console.parts import Console, ConsoleHere
 from authz_service.errors import BodyTooLargeError, InvalidBodyError
 
 COOKIE: Final = "__Host-authz-session"
+FLOW_COOKIE: Final = "__Host-authz-openid"
 FORM_COOKIE: Final = "__Host-authz-form"
 FORM_FIELD: Final = "form_token"
 _FORM_BYTES: Final = 512 * 1024
@@ -38,7 +39,7 @@ def visitor_of(request: Request) -> Visitor:
 
 async def find_visitor_session(request: Request, console: Console) -> Session | None:
     """The open session of the request's cookie. Two cookies of the name are none: one of them is somebody else's."""
-    given = _cookies(request).get(COOKIE, [])
+    given = cookies_of(request).get(COOKIE, [])
     if len(given) != 1:
         return None
     session = await find_session(console.management, given[0], console.timeouts, visitor_of(request))
@@ -52,7 +53,8 @@ async def session_of(request: Request, console: ConsoleHere) -> Session:
     """The open session, decided again by whatever the page does with it. Raises SignInNeededError."""
     session = await find_visitor_session(request, console)
     if session is None:
-        raise SignInNeededError("sign in first", had_cookie=COOKIE in _cookies(request))
+        raise SignInNeededError("sign in first", had_cookie=COOKIE in cookies_of(request))
+    request.app.state.limiter.admit(request, session.actor.token)
     return session
 
 
@@ -60,7 +62,8 @@ SignedIn = Annotated[Session, Depends(session_of)]
 """As a route's parameter."""
 
 
-def _cookies(request: Request) -> dict[str, list[str]]:
+def cookies_of(request: Request) -> dict[str, list[str]]:
+    """Every value of every name: a name that comes twice tells that somebody else set one of them."""
     found: dict[str, list[str]] = {}
     for header in request.headers.getlist("cookie"):
         for pair in header.split(";"):
@@ -72,6 +75,15 @@ def _cookies(request: Request) -> dict[str, list[str]]:
 def keep_session(response: Response, cookie: str) -> None:
     """The session's cookie: for this very host, over TLS or on this machine, and for no other site's requests."""
     response.set_cookie(COOKIE, cookie, path="/", secure=True, httponly=True, samesite="strict")
+
+
+def keep_flow(response: Response, cookie: str, seconds: int) -> None:
+    """The cookie of a sign-in under way. `lax`: the way back begins at the provider's site, and it is one by GET."""
+    response.set_cookie(FLOW_COOKIE, cookie, max_age=seconds, path="/", secure=True, httponly=True, samesite="lax")
+
+
+def drop_flow(response: Response) -> None:
+    response.delete_cookie(FLOW_COOKIE, path="/", secure=True, httponly=True, samesite="lax")
 
 
 def drop_session(response: Response) -> None:
@@ -105,7 +117,7 @@ def form_token(request: Request) -> str:
     """What every form of this page carries; of no use with another cookie than this visitor's."""
     secret = getattr(request.state, "form_secret", None)
     if secret is None:
-        given = _cookies(request).get(FORM_COOKIE, [])
+        given = cookies_of(request).get(FORM_COOKIE, [])
         secret = given[0] if len(given) == 1 and 20 <= len(given[0]) <= 100 else secrets.token_urlsafe(24)
         request.state.form_secret = request.state.new_form_secret = secret
     mac = hmac.digest(secret.encode("utf-8", "replace"), b"authz form", "sha256")

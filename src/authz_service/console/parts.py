@@ -8,11 +8,14 @@ from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 
+from authz_service.admin.leaks import LeakIntake
 from authz_service.admin.management import Management
+from authz_service.admin.openid import OpenId
 from authz_service.admin.passwords import Attempts, Passwords
 from authz_service.admin.sessions import Timeouts
 from authz_service.errors import ForbiddenError, NotFoundError
 from authz_service.pdp.check import DecisionPoint
+from authz_service.pdp.search import Search
 
 _HERE = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -27,10 +30,14 @@ class Console:
 
     management: Management
     point: DecisionPoint
+    search: Search
+    leaks: LeakIntake
     origin: str | None
     timeouts: Timeouts = field(default_factory=Timeouts)
     passwords: Passwords = field(default_factory=Passwords)
     attempts: Attempts = field(default_factory=Attempts)
+    openid: OpenId | None = None
+    """Whoever else may say who somebody is; None where nobody may."""
 
     def origin_for(self, request: Request) -> str:
         """The one origin that forms may come from. Raises ForbiddenError for a name that is not this machine's."""

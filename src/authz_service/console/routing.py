@@ -15,8 +15,13 @@ from authz_service.console.pages import (
     catalogs,
     creating,
     directory,
+    editing,
+    ending,
+    leaks,
+    openid,
     playground,
     policies,
+    renewing,
     signing,
     system,
     tokens,
@@ -52,7 +57,24 @@ async def show_asset(console: ConsoleHere, name: str, v: str = "") -> Response:
     return Response(found.content, media_type=found.media, headers={"Cache-Control": kept})
 
 
-for _part in (signing, account, creating, tokens, approvals, policies, catalogs, playground, directory, audit, system):
+for _part in (
+    signing,
+    openid,
+    account,
+    creating,
+    editing,
+    renewing,
+    ending,
+    tokens,
+    leaks,
+    approvals,
+    policies,
+    catalogs,
+    playground,
+    directory,
+    audit,
+    system,
+):
     router.include_router(_part.router)
 
 

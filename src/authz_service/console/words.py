@@ -13,6 +13,7 @@ from authz_service.tokens.model import ReachKind
 
 _LONG_LIFE: Final = timedelta(days=366)
 _UNUSED: Final = timedelta(days=90)
+_SOON: Final = timedelta(days=7)
 _MANY: Final = 40
 """Permissions of a token from which on it is worth asking whether all are needed."""
 
@@ -33,11 +34,13 @@ class Mark:
     tone: str = "warn"
 
 
-def marks_of(item: Mapping[str, Any], now: datetime) -> list[Mark]:
+def marks_of(item: Mapping[str, Any], now: datetime, *, waiting: bool = False) -> list[Mark]:
     """What stands out about a token as a list shows it; nothing of tokens that have ended."""
     if item["state"] in ("revoked", "expired"):
         return []
     found: list[Mark] = []
+    if waiting:
+        found.append(Mark("waits", "A group has not approved it yet; there it does not work"))
     created, expires = parse_moment(item["created_at"]), parse_moment(item["expires_at"])
     used = parse_moment(item["last_used_at"])
     if item["kind"] == "legacy":
@@ -45,6 +48,12 @@ def marks_of(item: Mapping[str, Any], now: datetime) -> list[Mark]:
     broad = broadness(item["scopes"])
     if broad is not None:
         found.append(Mark("broad", broad))
+    privilege = item.get("privilege") or {}
+    if privilege.get("wide"):
+        said = f"{privilege['unused']} of its {plural(privilege['permissions'], 'permission')}"
+        found.append(Mark("too wide", f"{said} were not used within 30 days; narrow it to those it uses"))
+    if expires is not None and now < expires < now + _SOON:
+        found.append(Mark("ends soon", "It ends within a week; rotate or replace it if it is still needed", "note"))
     if expires is None:
         found.append(Mark("no end", "It never expires by itself; give tokens an end"))
     elif created is not None and expires - created > _LONG_LIFE:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from authz_service.catalog.model import ADMIN_ROLE, Catalog, Item, ParameterKind, Target, TargetKind
 from authz_service.compiler.lookup import LegacyHoldings, Lookup
 from authz_service.directory.model import NodeId, NodeKind, User
 from authz_service.engine.attributes import Values
-from authz_service.engine.model import OperationRequest, Reason, Request, TracedToken, World
+from authz_service.engine.model import OperationRequest, Reason, Request, TracedItem, TracedToken, World
 from authz_service.engine.places import PLACE_KINDS, Place, Places, effective_roles, is_member, places_for
 from authz_service.tokens.model import Token, TokenKind
 from authz_service.tokens.policy import Policy
@@ -83,6 +83,16 @@ class Case:
             case _:
                 return self._parameter(target.names or ParameterKind.PROJECT, target.parameters)
 
+    def traced_place(self, item: TracedItem) -> Place | None:
+        """The place of an item as a trace names it; None for one without a place.
+
+        The owner's own is taken as it is: its name may be somebody else's in the catalog's source, or no path at all.
+        """
+        own = self.places.own()
+        if own is not None and own.id == item.node:
+            return own
+        return None if item.target is None else self.places.parse(item.target)
+
     def _parameter(self, kind: ParameterKind, names: tuple[str, ...]) -> Place | Reason:
         values = [self.parameters.get(name) for name in names]
         given = [value for value in values if value is not None]
@@ -92,19 +102,29 @@ class Case:
 
     def place_of(self, item: Item) -> Place | Reason:
         """The item's place, which must be of the item's own boundary (C3), or the A2 reason against it."""
-        resolved = self.resolve(item.target)
+        resolved = self.read_at(item)
         if isinstance(resolved, Reason) or item.target.kind is TargetKind.BELOW or resolved.kind is item.boundary:
             return resolved
-        exists = resolved.kind in self.catalog.by_name[item.permission].boundaries
-        if not exists and self.stands_for_projects(item, resolved):
+        if resolved.whole:
             return resolved
+        exists = resolved.kind in self.catalog.by_name[item.permission].boundaries
         return Reason.TARGET_UNKNOWN if exists else Reason.BOUNDARY_MISMATCH
 
-    def stands_for_projects(self, item: Item, place: Place) -> bool:
-        """Whether a group stands for all projects in it, present and future, in a part of a document (C3)."""
+    def read_at(self, item: Item) -> Place | Reason:
+        """The place that the item's target names; `whole` where, in a part of a document, it is all in it (C3)."""
+        found = self.resolve(item.target)
         ask = self.request.ask
-        wide = isinstance(ask, OperationRequest) and ask.wide
-        return wide and place.kind is NodeKind.GROUP and item.boundary is NodeKind.PROJECT
+        if (
+            isinstance(ask, OperationRequest)
+            and ask.wide
+            and isinstance(found, Place)
+            and found.kind is NodeKind.GROUP
+            and item.boundary is NodeKind.PROJECT
+            and item.target.kind is not TargetKind.BELOW
+            and NodeKind.GROUP not in self.catalog.by_name[item.permission].boundaries
+        ):
+            return replace(found, whole=True)
+        return found
 
     def _known_roles(self, place: Place) -> tuple[str, ...]:
         """Names the catalog does not know are bare membership; the instance's only role is `admin` (C6)."""
@@ -114,6 +134,8 @@ class Case:
 
     def attribute(self, name: str, place: Place | None) -> Values:
         """The values an attribute has at a place: the directory's, else a path parameter's, else the PEP's (C5)."""
+        if place is not None and place.whole and name.startswith("resource."):
+            return None
         known = self._directory_attribute(name, place)
         if known is not None:
             return known

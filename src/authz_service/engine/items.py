@@ -13,7 +13,7 @@ from authz_service.engine.attributes import Assumption, Reader, matches
 from authz_service.engine.case import Case
 from authz_service.engine.model import REASON_ORDER, Missing, PolicyNote, Reason
 from authz_service.engine.places import PLACE_KINDS, Place
-from authz_service.engine.policies import ends_public_reads, objection_at
+from authz_service.engine.policies import Objection, ends_public_reads, objection_at, ruled_below
 from authz_service.engine.reach import held_anywhere, held_at, held_in_namespace
 
 STAGE_QUESTION: Final = 2
@@ -82,7 +82,7 @@ class ItemJudge:
 
     def _judge_at(self, item: Item, place: Place, min_role: str | None) -> Verdict:
         verdict = self._judge_held(item, place, min_role)
-        if verdict.stage == PASSED or not place.public or self.case.stands_for_projects(item, place):
+        if verdict.stage == PASSED or not place.public or place.whole:
             return verdict
         permission = self.case.catalog.by_name[item.permission]
         if (
@@ -115,9 +115,18 @@ class ItemJudge:
         """Rule A5 for the item at the place."""
         if self.case.policies:
             objection = objection_at(self.case, place, self._conferring(item, place))
+            if objection is None and place.whole:
+                objection = self._objection_below(item, place)
             if objection is not None:
                 return Verdict(STAGE_POLICY, objection.reason, place.text, policy=objection.note)
         return Verdict(PASSED, Reason.GRANTED, place.text)
+
+    def _objection_below(self, item: Item, place: Place) -> Objection | None:
+        """Rule A5 at the groups in a group that stands for its projects: the earliest of what they object (C3)."""
+        conferring = self._conferring(item, place)
+        found = [objection_at(self.case, below, conferring) for below in ruled_below(self.case, place)]
+        told = [objection for objection in found if objection is not None]
+        return min(told, key=lambda objection: REASON_ORDER[objection.reason]) if told else None
 
     def _judge_empty(self, item: Item, top: Place, min_role: str | None) -> Verdict:
         """A4 and A5 where a mutating `below` finds nothing yet: at the top, which may be a user's namespace (C3)."""
@@ -164,8 +173,7 @@ class ItemJudge:
         """Rule A3 at one place."""
         case = self.case
         conferring = self._conferring(item, place)
-        wide = case.stands_for_projects(item, place)
-        legacy = case.lookup.legacy if wide and case.legacy else case.legacy_at(place)
+        legacy = case.lookup.legacy if place.whole and case.legacy else case.legacy_at(place)
         if legacy is None:
             return bool(held_at(case.lookup, case.token, case.catalog, place, case.world) & conferring)
         # A permission whose own `when` does not match is not held, though a bundle carries the operation (C5).
@@ -185,9 +193,7 @@ class ItemJudge:
     def _visits(self, item: Item, place: Place) -> bool:
         """A legacy token where its owner is no member: public, or internal unless the owner is external (A8)."""
         case = self.case
-        if not case.catalog.by_name[item.permission].visitor or case.member(place):
-            return False
-        if case.stands_for_projects(item, place):
+        if place.whole or not case.catalog.by_name[item.permission].visitor or case.member(place):
             return False
         if place.visibility is Visibility.INTERNAL:
             return case.owner is not None and not case.owner.external

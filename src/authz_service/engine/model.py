@@ -180,6 +180,8 @@ class TracedItem:
     reason: Reason | None
     kind: TargetKind = TargetKind.CALLER
     """How the catalog says that the target is found: at `below` and `anywhere`, `target` is only where it begins."""
+    node: NodeId | None = None
+    """The target's id."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -48,6 +48,8 @@ class Place:
     visibility: Visibility | None = None
     attributes: Attributes = field(default_factory=dict)
     archived: bool = False
+    whole: bool = False
+    """A group that stands for all projects in it, now and later, in a part of a document (C3)."""
 
     @property
     def public(self) -> bool:
@@ -67,6 +69,10 @@ class Places(Protocol):
 
     def below(self, top: Place | None, kind: NodeKind) -> Iterator[Place]:
         """Places of the kind at or under `top`, or all of them when None; for C3's `below` and `anywhere`."""
+        ...
+
+    def groups_below(self, top: Place, among: Collection[NodeId]) -> Iterator[Place]:
+        """The groups of these that lie below a group, itself left out."""
         ...
 
     def seen(self, place: Place) -> bool: ...
@@ -160,6 +166,12 @@ class DirectoryPlaces:
             if place is not None:
                 yield place
 
+    def groups_below(self, top: Place, among: Collection[NodeId]) -> Iterator[Place]:
+        for node in self._world.at_or_below(top.id, NodeKind.GROUP):
+            place = self._place(node) if node.id in among and node.id != top.id else None
+            if place is not None:
+                yield place
+
     def seen(self, place: Place) -> bool:
         """Whether the owner sees the place (D5). A role that does not inherit is seen at its own node alone (C6)."""
         if place.visibility is None or place.visibility is Visibility.PUBLIC:
@@ -228,6 +240,13 @@ class UpstreamPlaces:
             found += [self._place(kind, f"{path}/*") for path in groups]
         yield from (place for place in found if top is None or top.id in place.chain)
 
+    def groups_below(self, top: Place, among: Collection[NodeId]) -> Iterator[Place]:
+        for node in among:
+            kind, _, path = str(node).partition(":")
+            place = self._place(NodeKind.GROUP, path) if kind == NodeKind.GROUP.value else None
+            if place is not None and top.id in place.chain and place.id != top.id:
+                yield place
+
     def seen(self, place: Place) -> bool:  # noqa: ARG002 - nothing is hidden without a directory
         return True
 
@@ -263,7 +282,7 @@ def is_member(place: Place, owner: NodeId, memberships: Mapping[NodeId, str], ca
         if node == owner:
             return True
         role = memberships.get(node)
-        if role is not None and (role not in stationary or node == place.id):
+        if role is not None and (role not in stationary or (node == place.id and not place.whole)):
             return True
     return False
 
@@ -276,6 +295,6 @@ def effective_roles(place: Place, owner: NodeId, memberships: Mapping[NodeId, st
         if node == owner and catalog.top_role is not None:
             roles.add(catalog.top_role)
         role = memberships.get(node)
-        if role is not None and (role not in stationary or node == place.id):
+        if role is not None and (role not in stationary or (node == place.id and not place.whole)):
             roles.add(role)
     return frozenset(roles)

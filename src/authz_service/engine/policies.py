@@ -79,6 +79,12 @@ def ends_public_reads(case: Case, place: Place) -> bool:
     )
 
 
+def ruled_below(case: Case, top: Place) -> Iterator[Place]:
+    """The groups below a group that have a policy of their own: no others can object where those above do not."""
+    if any(node != INSTANCE_ID and node not in top.chain for node in case.policies):
+        yield from case.places.groups_below(top, case.policies.keys())
+
+
 def approved_at(case: Case, place: Place) -> int | None:
     """The mask of permissions, as granted, that A5 lets through at the place; None where it objects to nothing."""
     if not governed(case):

@@ -121,8 +121,8 @@ def _note(judge: ItemJudge, candidate: RequirementSet, reason: Reason, items: Se
     traced = []
     for item, found in zip(candidate.items, items, strict=True):
         place = None if item.target.kind is TargetKind.ANYWHERE else judge.case.resolve(item.target)
-        text = place.text if isinstance(place, Place) else None
-        traced.append(TracedItem(item.permission, item.boundary, text, found, item.target.kind))
+        text, node = (place.text, place.id) if isinstance(place, Place) else (None, None)
+        traced.append(TracedItem(item.permission, item.boundary, text, found, item.target.kind, node))
     assumed = tuple((name, str(value)) for name, value in sorted(judge.assumption.values.items()))
     trace.sets.append(TracedSet(reason, tuple(traced), candidate.when, candidate.min_role, assumed))
 
@@ -138,7 +138,7 @@ def _public_read(judge: ItemJudge, operation: Operation, sets: Sequence[Requirem
             if all(
                 isinstance(place, Place)
                 and place.public
-                and not case.stands_for_projects(item, place)
+                and not place.whole
                 and matches(permission.when, judge.reader(place))
                 and not ends_public_reads(case, place)
                 for item, permission, place in found
@@ -149,8 +149,8 @@ def _public_read(judge: ItemJudge, operation: Operation, sets: Sequence[Requirem
 
 def _set_reader(judge: ItemJudge, candidate: RequirementSet) -> Reader:
     """A set's `when` reads the resource of its first item."""
-    target = candidate.items[0].target
-    found = None if target.kind is TargetKind.ANYWHERE else judge.case.resolve(target)
+    first = candidate.items[0]
+    found = None if first.target.kind is TargetKind.ANYWHERE else judge.case.read_at(first)
     return judge.reader(found if isinstance(found, Place) else None)
 
 
@@ -177,7 +177,7 @@ def _absent(case: Case, sets: Sequence[RequirementSet]) -> Mapping[str, Collecti
 
 def _places_of(case: Case, item: Item) -> list[Place | None]:
     """Where the item's permission is read: at its target, and for `below` and `anywhere` wherever that may be."""
-    found = None if item.target.kind is TargetKind.ANYWHERE else case.resolve(item.target)
+    found = None if item.target.kind is TargetKind.ANYWHERE else case.read_at(item)
     top = found if isinstance(found, Place) else None
     if item.target.kind is TargetKind.ANYWHERE or (item.target.kind is TargetKind.BELOW and top is not None):
         return [top, *case.places.below(top, item.boundary)]

@@ -13,7 +13,7 @@ from authz_service.engine.model import PermissionRequest, Request, World
 from authz_service.engine.overlay import Overlay
 from authz_service.engine.places import Place, node_text
 from authz_service.engine.reach import held_at, held_in_namespace
-from authz_service.engine.suggest import Atom, Suggestion, Where, place_of, suggest
+from authz_service.engine.suggest import Atom, Suggestion, Want, Way, Where, place_of, suggest
 from authz_service.tokens.model import Reach, ReachKind, Scope, Token, TokenKind
 
 
@@ -55,13 +55,20 @@ def shrink(token: Token, catalog: Catalog, world: World, request: Request, used:
     for name in dict.fromkeys(somewhere):
         if not _is_placed(catalog, name, parts):
             _keep(case, name, parts)
-    found = suggest(catalog, token, [(frozenset({atom}),) for atom in parts.atoms])
+    needs = [(_wants(catalog, atom),) for atom in parts.atoms]
+    found = suggest(catalog, token, needs)
     whole: dict[Reach, list[str]] = {}
     for position, name in parts.kept:
         whole.setdefault(token.scopes[position].reach, []).append(name)
     scopes = [*found.scopes]
     scopes += (Scope(catalog.name, reach, tuple(dict.fromkeys(names))) for reach, names in whole.items())
     return Shrunk(_joined(scopes), found)
+
+
+def _wants(catalog: Catalog, atom: Atom) -> Way:
+    """The whole of an atom: at every boundary that its place covers."""
+    exists = catalog.by_name[atom.permission].boundaries
+    return frozenset(Want(atom, boundary) for boundary in atom.where.boundaries if boundary in exists)
 
 
 @dataclass(slots=True)
@@ -104,7 +111,7 @@ def _add_at(case: Case, name: str, node: NodeId, parts: _Parts) -> None:
                 _keep(case, name, parts)
             else:
                 parts.atoms[Atom(name, _where(place))] = None
-        elif not held:
+        else:
             _add_below(case, name, place, parts)
     elif place.kind is NodeKind.GROUP:
         if _holds_whole_group(case, name, place):
@@ -130,38 +137,36 @@ def _add_below(case: Case, name: str, place: Place, parts: _Parts) -> None:
     """A call about a place, or about all that lies below it, that rested on a scope of another shape."""
     for position, scope in enumerate(case.token.scopes):
         held = _held_names(case, scope, name)
-        if not held:
-            continue
         if scope.reach.kind is not ReachKind.SELECTED:
-            parts.kept[position, held[0]] = None
+            parts.kept |= dict.fromkeys((position, one) for one in held)
             continue
-        for inner in scope.reach.nodes:
+        for inner in scope.reach.nodes if held else ():
             below = _place(case, inner)
-            if below is None or not (place.id in below.chain or below.id in place.chain):
-                continue
-            parts.atoms[Atom(held[0], _where(below))] = None
+            if below is not None and (place.id in below.chain or below.id in place.chain):
+                parts.atoms |= dict.fromkeys(Atom(one, _where(below)) for one in held)
 
 
 def _keep(case: Case, name: str, parts: _Parts) -> None:
     for position, scope in enumerate(case.token.scopes):
-        held = _held_names(case, scope, name)
-        if held:
-            parts.kept[position, held[0]] = None
+        parts.kept |= dict.fromkeys((position, one) for one in _held_names(case, scope, name))
 
 
 def _held_names(case: Case, scope: Scope, name: str) -> list[str]:
-    """The scope's own permissions that confer this one somewhere: itself first, if it is among them."""
+    """The scope's own permissions that this one rests on: itself, or at each kind of place what confers it there."""
     if scope.catalog != case.catalog.name:
         return []
     catalog = case.catalog
     number = catalog.by_name[name].number
-    conferring = 0
-    for row in catalog.holders.values():
-        conferring |= row[number]
-    held = permission_mask(catalog, scope.permissions) & conferring
+    held = permission_mask(catalog, scope.permissions)
     if held >> number & 1:
         return [name]
-    return [catalog.permissions[one].name for one in bits(held)]
+    found: dict[str, None] = {}
+    for row in catalog.holders.values():
+        conferring = [catalog.permissions[one] for one in bits(held & row[number])]
+        # One that confers it only when an attribute matches may not be enough.
+        free = next((position for position, one in enumerate(conferring) if not one.when), len(conferring))
+        found |= dict.fromkeys(one.name for one in conferring[: free + 1])
+    return list(found)
 
 
 def _conferring(case: Case, name: str, kind: NodeKind) -> int:
@@ -174,6 +179,7 @@ def _where(place: Place) -> Where:
 
 def _place(case: Case, node: NodeId) -> Place | None:
     if isinstance(node, str):
-        return case.places.parse(node)
+        own = case.places.own()  # whose name need not be one that a path could have
+        return own if own is not None and own.text == case.catalog.fold(node) else case.places.parse(node)
     found = case.world.node(node)
     return None if found is None else case.places.parse(node_text(case.world, found))

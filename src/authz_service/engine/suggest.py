@@ -20,6 +20,7 @@ from authz_service.tokens.model import Reach, ReachKind, Scope, Token
 
 _MOST_WAYS: Final = 64
 """Alternatives of one call that are looked at."""
+_SOME_PLACES: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class Where:
     kind: NodeKind | None = None
     text: str = ""
     chain: tuple[NodeId, ...] = field(default=(), compare=False)
+    joined: bool = field(default=False, compare=False)
+    """Whether the owner is a member of it and of all below it."""
 
     @property
     def boundaries(self) -> tuple[NodeKind, ...]:
@@ -56,7 +59,15 @@ class Atom:
     where: Where
 
 
-Way: TypeAlias = frozenset[Atom]
+@dataclass(frozen=True, slots=True)
+class Want:
+    """What an item asks for: an atom, of which it is the one boundary that counts."""
+
+    atom: Atom
+    boundary: NodeKind
+
+
+Way: TypeAlias = frozenset[Want]
 """Everything that one alternative takes."""
 Need: TypeAlias = tuple[Way, ...]
 """Any of these; no alternative at all is nothing that a token could be given for it."""
@@ -99,80 +110,115 @@ def needs_of(bare: Token, world: World, request: Request, known: Sequence[Where]
     by_trial: dict[tuple[tuple[str, str], ...], list[TracedSet]] = {}
     for one in trace[0].sets:
         by_trial.setdefault(one.assumed, []).append(one)
-    needs: list[Need] = []
-    for sets in by_trial.values():
-        if any(one.reason in (Reason.GRANTED, Reason.GRANTED_PUBLIC_READ) for one in sets):
-            continue
-        ways = dict.fromkeys(way for one in sets for way in _ways_of(case, one, known))
-        needs.append(tuple(islice(ways, _MOST_WAYS)))
-    if len(needs) == 1:
-        # Where the owner is fit for some alternatives alone, the others are none.
-        working = tuple(way for way in needs[0] if _works(bare, catalog, world, request, way))
-        needs = [working or needs[0]]
-    return tuple(dict.fromkeys(needs))
+    first: Need = ()
+    # Places that nobody named come in only where nothing else works.
+    for further in (False, True):
+        needs: dict[Need, None] = {}
+        for sets in by_trial.values():
+            if not any(one.reason in _PASSED for one in sets):
+                ways = dict.fromkeys(way for one in sets for way in _ways_of(case, one, known, further=further))
+                needs[tuple(islice(ways, _MOST_WAYS))] = None
+        # What is allowed whatever the attributes are takes one way of each trial, or none where anyone may.
+        choices = [(*need, frozenset[Want]()) for need in needs] if len(needs) > 1 else list(needs)
+        joined = (frozenset[Want]().union(*ways) for ways in islice(product(*choices), _MOST_WAYS))
+        together = tuple(dict.fromkeys(joined))
+        working = tuple(way for way in together if _works(bare, catalog, world, request, way))
+        if working:
+            return (working,)
+        first = first or together
+    return (first,)
+
+
+_PASSED: Final = frozenset({Reason.GRANTED, Reason.GRANTED_PUBLIC_READ})
 
 
 def _works(bare: Token, catalog: Catalog, world: World, request: Request, way: Way) -> bool:
-    scopes, _ = _write(catalog, way)
-    owner = _resource_owner(catalog, bare, way)
+    atoms = {want.atom for want in way}
+    scopes, _ = _write(catalog, atoms)
+    owner = _resource_owner(catalog, bare, atoms)
     token = replace(bare, scopes=scopes, resource_owner=owner)
     return decide(token, Overlay(world).with_token(token), request).allowed
 
 
-def _ways_of(case: Case, one: TracedSet, known: Sequence[Where]) -> Iterator[Way]:
+def _ways_of(case: Case, one: TracedSet, known: Sequence[Where], *, further: bool) -> Iterator[Way]:
     """The ways to give a set what it lacks."""
     if any(item.reason is None for item in one.items):
         return
     lacking = [item for item in one.items if item.reason in (Reason.PERMISSION_MISSING, Reason.OUTSIDE_REACH)]
-    passed = (Reason.GRANTED, Reason.GRANTED_PUBLIC_READ)
-    if len(lacking) + sum(item.reason in passed for item in one.items) < len(one.items):
+    if len(lacking) + sum(item.reason in _PASSED for item in one.items) < len(one.items):
         return
-    choices = [[Atom(item.permission, where) for where in _places_for(case, item, known)] for item in lacking]
-    for atoms in islice(product(*choices), _MOST_WAYS):
-        yield frozenset(atoms)
+    choices = [
+        [Want(Atom(item.permission, where), item.boundary) for where in _places_for(case, item, known, further=further)]
+        for item in lacking
+    ]
+    for wants in islice(product(*choices), _MOST_WAYS):
+        yield frozenset(wants)
 
 
-def _places_for(case: Case, item: TracedItem, known: Sequence[Where]) -> Sequence[Where]:
+def _places_for(case: Case, item: TracedItem, known: Sequence[Where], *, further: bool) -> Sequence[Where]:
     if item.boundary is NodeKind.INSTANCE:
         return (Where(ReachKind.INSTANCE),)
     if item.boundary is NodeKind.USER:
-        return (Where(ReachKind.USER),)
-    if item.kind is not TargetKind.ANYWHERE:
-        place = None if item.target is None else case.places.parse(item.target)
-        if place is not None and place.kind is NodeKind.USER and case.catalog.upstream:
-            place = case.places.parse(f"{NodeKind.GROUP.value}:{place.text.partition(':')[2]}")
-        return () if place is None else (place_of(place),)
+        # Nobody is given another user's account, whatever they hold on their own (T2).
+        return (Where(ReachKind.USER),) if item.kind is TargetKind.ANYWHERE or item.node == case.own_id else ()
     fitting = [where for where in known if where.reach is ReachKind.SELECTED and item.boundary in where.boundaries]
+    if item.kind is not TargetKind.ANYWHERE:
+        top = case.traced_place(item)
+        if top is not None and top.kind is NodeKind.USER and case.catalog.upstream:
+            top = case.places.parse(f"{NodeKind.GROUP.value}:{top.text.partition(':')[2]}")
+        if top is None:
+            return ()
+        # One place below will do, where one is named; a call that changes something needs the place itself (C3).
+        inside = [where for where in fitting if item.kind is TargetKind.BELOW and top.id in where.chain]
+        return tuple(one for one in dict.fromkeys((_at(case, top), *inside)) if item.boundary in one.boundaries)
+    places = list(fitting)
     if not (case.catalog.upstream or case.catalog.single_owner):
-        return (*fitting, Where(ReachKind.ALL_MEMBERSHIPS))
-    if fitting:
-        return fitting
+        places.append(Where(ReachKind.ALL_MEMBERSHIPS))
     if case.catalog.upstream:
         own = case.places.parse(f"{NodeKind.GROUP.value}:{case.token.owner}")
-        return () if own is None else (place_of(own),)
-    role = case.catalog.by_name[item.permission].boundaries[item.boundary]
-    below = case.places.below(None, item.boundary)
-    return [place_of(place) for place in islice((one for one in below if not owner_failure(case, one, role)), 3)]
+        return (*places, *([] if own is None else [_at(case, own)]))
+    if further or not places:
+        role = case.catalog.by_name[item.permission].boundaries[item.boundary]
+        below = case.places.below(None, item.boundary)
+        fit = (one for one in below if case.places.seen(one) and owner_failure(case, one, role) is None)
+        places += (_at(case, one) for one in islice(fit, _SOME_PLACES))
+    return places
+
+
+def _at(case: Case, place: Place) -> Where:
+    if case.catalog.upstream:
+        return place_of(place)
+    held = case.world.memberships(case.token.owner)
+    staying = case.catalog.stationary_roles
+    joined = any(node == case.token.owner or held.get(node) not in (None, *staying) for node in place.chain)
+    return replace(place_of(place), joined=joined)
 
 
 def suggest(catalog: Catalog, bare: Token, needs: Sequence[Need]) -> Suggestion:
     """The smallest scopes that meet every need that can be met, for a token like `bare` in this version."""
-    met = [(position, need) for position, need in enumerate(needs) if need]
-    elements = _Elements(catalog, {atom for _, need in met for way in need for atom in way})
-    choice: Choice = choose([[elements.mask(way) for way in need] for _, need in met], elements.weights)
+    met = [need for need in needs if need]
+    elements = _Elements(catalog, {want.atom for need in met for way in need for want in way})
+    ways = [elements.widened(need) for need in met]
+    offers = [[elements.mask(way) for way in need] for need in ways]
+    choice: Choice = choose(offers, elements.weights)
     atoms: set[Atom] = set()
-    for (_, need), taken in zip(met, choice.taken, strict=True):
+    for need, taken in zip(ways, choice.taken, strict=True):
         atoms |= need[taken]
-    kept = elements.without_implied(atoms)
+    kept = elements.without_spare(atoms, met)
+    size = elements.mask(kept).bit_count()
+    whole = [masks for need, masks in zip(ways, offers, strict=True) if len(need) < _MOST_WAYS]
+    exact = choice.exact and len(whole) == len(ways)
+    # What had more alternatives than were looked at says nothing of how small the smallest is.
+    bound = choice if len(whole) == len(ways) else choose(whole, elements.weights)
     scopes, targets = _write(catalog, kept)
     return Suggestion(
         scopes,
         targets,
         _resource_owner(catalog, bare, kept),
         tuple(position for position, need in enumerate(needs) if not need),
-        choice.exact,
-        choice.given.bit_count(),
-        choice.given.bit_count() if choice.exact else _count(choice.at_least),
+        exact,
+        size,
+        size if exact else _count(bound.at_least),
     )
 
 
@@ -216,12 +262,29 @@ class _Elements:
             found |= self._masks[atom]
         return found
 
-    def without_implied(self, atoms: Iterable[Atom]) -> frozenset[Atom]:
-        """Without those that the others give already."""
-        kept = sorted(atoms, key=lambda atom: (self._masks[atom].bit_count(), _order(atom)))
+    def widened(self, need: Need) -> list[frozenset[Atom]]:
+        """The need's ways, with every atom that would do for one that is wanted."""
+        found: dict[frozenset[Atom], None] = {}
+        for way in need:
+            choices = [[want.atom, *self._instead(want)] for want in sorted(way, key=lambda one: _order(one.atom))]
+            found |= dict.fromkeys(frozenset(atoms) for atoms in islice(product(*choices), _MOST_WAYS))
+        return list(found)
+
+    def _instead(self, want: Want) -> list[Atom]:
+        wanted = self._wanted(want)
+        return [atom for atom, mask in self._masks.items() if atom != want.atom and not wanted & ~mask]
+
+    def _wanted(self, want: Want) -> Mask:
+        number = self._catalog.by_name[want.atom.permission].number
+        return 1 << self._numbers[number, want.boundary, want.atom.where]
+
+    def without_spare(self, atoms: Iterable[Atom], needs: Sequence[Need]) -> frozenset[Atom]:
+        """Without those that no need would miss, the most giving first."""
+        kept = sorted(atoms, key=lambda atom: (-self.weights.of(self._masks[atom]), _order(atom)))
         for atom in list(kept):
             others = [other for other in kept if other != atom]
-            if not self._masks[atom] & ~self.mask(others):
+            given = self.mask(others)
+            if all(any(all(not self._wanted(want) & ~given for want in way) for way in need) for need in needs):
                 kept = others
         return frozenset(kept)
 
@@ -236,7 +299,7 @@ def _covers(wide: Where, narrow: Where) -> bool:
     if narrow.reach is not ReachKind.SELECTED:
         return False
     if wide.reach is ReachKind.ALL_MEMBERSHIPS:
-        return True
+        return narrow.joined
     return wide.reach is ReachKind.SELECTED and wide.node in narrow.chain
 
 
@@ -267,3 +330,8 @@ def _resource_owner(catalog: Catalog, bare: Token, atoms: Iterable[Atom]) -> Nod
         account = f"{NodeKind.USER.value}:{bare.owner}"
         tops.add(catalog.fold(account) if catalog.upstream else bare.owner)
     return next(iter(tops)) if len(tops) == 1 else None
+
+
+def places_in(needs: Iterable[Need]) -> tuple[Where, ...]:
+    """Every place that some way names: what other calls may make do with."""
+    return tuple(dict.fromkeys(want.atom.where for need in needs for way in need for want in way))

@@ -31,12 +31,14 @@ class Call:
     """A request whose whole requirement is one permission at the place that its path names.
 
     `needs` is by the kind of that place: alternatives that differ in boundary only (C3). A call that anyone may read at
-    a public place (A7) can be allowed by what the token holds, and not denied by it.
+    a public place (A7) can be allowed by what the token holds, and not denied by it. `told` is what the API behind may
+    be told of an allow: the permission, or nothing where alternatives take different ones.
     """
 
     place: PlaceKey
     needs: Mapping[NodeKind, Needed]
     reads_public: bool
+    told: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class _Simple:
     target: Target
     needs: Mapping[NodeKind, Needed]
     reads_public: bool
+    told: tuple[str, ...]
 
 
 class Calls:
@@ -78,7 +81,8 @@ class Calls:
         given = [value for value in values if value is not None]
         if not given or len(given) < len(values):
             return None
-        return Call((simple.target.names or ParameterKind.PROJECT, "/".join(given)), simple.needs, simple.reads_public)
+        place = (simple.target.names or ParameterKind.PROJECT, "/".join(given))
+        return Call(place, simple.needs, simple.reads_public, simple.told)
 
 
 def _simple(operation: Operation, catalog: Catalog) -> _Simple | None:
@@ -95,4 +99,5 @@ def _simple(operation: Operation, catalog: Catalog) -> _Simple | None:
     (target, *others) = targets
     if others or target.kind is not TargetKind.PARAMETER:
         return None
-    return _Simple(target, needs, operation.public_read)
+    permissions = {needed.permission for needed in needs.values()}
+    return _Simple(target, needs, operation.public_read, tuple(permissions) if len(permissions) == 1 else ())

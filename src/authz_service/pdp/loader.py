@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -30,6 +31,7 @@ from authz_service.cache.keys import (
     UnderKey,
     UserKey,
 )
+from authz_service.cache.packed import PackedScopes
 from authz_service.catalog.graphql_schema import parse_stored
 from authz_service.catalog.loader import load_catalog
 from authz_service.catalog.model import Catalog, ParameterKind
@@ -39,6 +41,7 @@ from authz_service.store import catalog_schemas, catalogs, directory, grants, po
 from authz_service.store.catalogs import CatalogVersion
 from authz_service.store.changes import ALL_KEYS, ChangeKind, Stamp
 from authz_service.store.database import Database
+from authz_service.tracing import OFF, Traces
 
 Put = Callable[[], None]
 Loaded = tuple[Stamp, list[Touch], Put]
@@ -112,7 +115,8 @@ class FactReader:
                     facts.tokens[key.token] = None
 
             return reading.stamp, [], put_none
-        token = reading.record.token
+        # It stays for long, and most checks of it never read its scopes again.
+        token = replace(reading.record.token, scopes=PackedScopes(reading.record.token.scopes))
         owner = token.owner
         touches = [Touch(ChangeKind.TOKEN, token.id)]
         if isinstance(owner, int):
@@ -232,7 +236,17 @@ class FactReader:
 class Loader:
     """Fills the cache: bounded in how much it loads at once, and true to the fill guard of docs/freshness.md."""
 
-    def __init__(self, database: Database, follower: Follower, journal: Journal, facts: Facts, gate: Gate) -> None:
+    def __init__(
+        self,
+        database: Database,
+        follower: Follower,
+        journal: Journal,
+        facts: Facts,
+        gate: Gate,
+        *,
+        traces: Traces = OFF,
+    ) -> None:
+        self._traces = traces
         self._database = database
         self._follower = follower
         self._journal = journal
@@ -259,6 +273,10 @@ class Loader:
             done.exception()  # every waiter gets it; one that went away must not leave it unseen
 
     async def _fill(self, key: FactKey) -> None:
+        with self._traces.span("load", authz__fact=type(key).__name__.removesuffix("Key").lower()):
+            await self._read_until_settled(key)
+
+    async def _read_until_settled(self, key: FactKey) -> None:
         for _ in range(_ATTEMPTS):
             try:
                 # Whoever asks gives up sooner than a link that swallows everything; and places must come free again.
@@ -286,11 +304,14 @@ class Gate:
         self._running = asyncio.Semaphore(running)
         self._limit = waiting
         self.waiting = 0
+        self.shed = 0
+        """How many were refused since the start."""
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
         """Raises OverloadedError at once when the queue is full."""
         if self.waiting >= self._limit:
+            self.shed += 1
             raise OverloadedError("too many questions wait for the database; try again shortly")
         self.waiting += 1
         try:

@@ -15,13 +15,14 @@ from authz_service.engine.decide import token_failure
 from authz_service.engine.model import Decision, PermissionRequest, Reason, Request, allow
 from authz_service.engine.spot import has_spots, spot_at
 from authz_service.pdp.calls import Calls, PlaceKey
-from authz_service.pdp.check import ANY_CATALOG, EVALUATE, MANAGEMENT, DecisionPoint, parse_catalog
+from authz_service.pdp.check import ANY_CATALOG, EVALUATE, MANAGEMENT, DecisionPoint, Use, parse_catalog
 from authz_service.pdp.question import HttpCall
 from authz_service.store.changes import Stamp
 from authz_service.tokens.model import Token, TokenId
 
 Encode: TypeAlias = Callable[[Decision, Token], bytes]
 
+_GRANTED: Final = allow(Reason.GRANTED)
 _FOREVER: Final = float("inf")
 _EVALUATE: Final[tuple[str, str]] = tuple(EVALUATE.split(":"))  # type: ignore[assignment]
 _MOST_DENIALS: Final = 64
@@ -48,6 +49,15 @@ class Known:
     """By the catalog as it was asked for."""
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A decision with whose it is, for whoever words the answer: `use` is for the API behind an allow."""
+
+    decision: Decision
+    token: Token
+    use: Use
+
+
 class QuickAnswers:
     """Answers bare checks of common tokens, or None: then the decision point has to be asked.
 
@@ -68,7 +78,7 @@ class QuickAnswers:
         """Of the request that is being answered; the records name it."""
         self._encode = encode
         self._known: Bounded[str, Known] = Bounded(bound)
-        self._callers: Bounded[bytes, Known] = Bounded(10_000)
+        self._callers: Bounded[bytes | str, Known] = Bounded(10_000)
         self._calls: dict[str, Calls] = {}
         self._granted = self._outside = self._missing = 0
 
@@ -91,12 +101,19 @@ class QuickAnswers:
         """Whether this header was learned: only then is a body worth waiting for."""
         return authorization in self._callers
 
-    def admit(self, authorization: bytes, secret: str, catalog: str) -> Known | None:
+    def find_caller(self, asker: str) -> Token | None:
+        """The token of a gateway whose own secret was learned; `admit` says whether it still stands."""
+        caller = self._callers.get(asker)
+        return None if caller is None else caller.entry.token
+
+    def admit(self, asker: bytes | str, secret: str, catalog: str) -> Known | None:
         """The token of a secret, if a known caller may ask about it and both stand unchanged and pass rule A1 now.
+
+        The caller is known by its `Authorization` as bytes, or by its secret alone, as gateways show it.
 
         Call it when nothing will be awaited before the answer: freshness and the revision are those of this moment.
         """
-        caller = self._callers.get(authorization)
+        caller = self._callers.get(asker)
         known = self._known.get(secret)
         if caller is None or known is None:
             return None
@@ -167,6 +184,68 @@ class QuickAnswers:
         if denial is not None and self._records.on:
             self._note_call(known, catalog, method, path, _reason_of(found, needed.number))
         return denial
+
+    def judge(
+        self, known: Known, catalog: str, about: PermissionRequest | HttpCall, address: str | None
+    ) -> Judged | None:
+        """`answer` or `answer_call`, not yet in words, of a client at this address."""
+        if isinstance(about, HttpCall):
+            calls = known.calls.get(catalog)
+            call = None if calls is None or about.target is not None else calls.find(about.method, about.path)
+            found = None if call is None else self._spots.get((known.serial, catalog, call.place))
+            needed = None if call is None or found is None else call.needs.get(found.spot.boundary)
+            if call is None or found is None or needed is None:
+                return None
+            number, permission = needed.number, needed.permission
+            told, deniable = call.told, not call.reads_public
+        else:
+            permission, told, deniable = about.permission, (about.permission,), True
+            resource, _, action = permission.partition(":")
+            spot = None if about.target is None else self._spots.get((known.serial, catalog, about.target))
+            numbered = None if spot is None else spot.spot.numbers.get((resource, action))
+            if spot is None or numbered is None:
+                return None
+            found, number = spot, numbered
+        judged = self._judge(known, found, number, permission if deniable else None, told)
+        if judged is None:
+            return None
+        if judged.decision.allowed and self._point.usage is not None:
+            self._point.usage.note_address(judged.token.id, address)
+        if self._records.on:
+            if isinstance(about, HttpCall):
+                self._note_call(known, catalog, about.method, about.path, judged.decision.reason)
+            else:
+                self._note(known, catalog, permission, about.target, judged.decision.reason)
+        return judged
+
+    def _judge(
+        self, known: Known, found: KnownSpot, number: int, permission: str | None, told: tuple[str, ...]
+    ) -> Judged | None:
+        """`permission` None is for what can only be allowed here."""
+        spot, token = found.spot, known.entry.token
+        if spot.allowed >> number & 1:
+            owner = self._owner_of(token)
+            if owner is None:
+                return None
+            self._granted += 1
+            found.uses[number] += 1
+            return Judged(_GRANTED, token, Use(owner, told))
+        if permission is None or not spot.deniable >> number & 1:
+            return None
+        if spot.elsewhere >> number & 1:
+            self._outside += 1
+        else:
+            self._missing += 1
+        return Judged(spot.denial(number, permission, token.id), token, Use("", ()))
+
+    def _owner_of(self, token: Token) -> str | None:
+        if isinstance(token.owner, str):
+            return token.owner
+        try:
+            user = self._facts.user(token.owner)
+        except NotAtHandError:
+            return None
+        return "" if user is None else user.username
 
     def _note_call(self, known: Known, catalog: str, method: str, path: str, reason: Reason) -> None:
         asked = f"{method} {path.partition('?')[0]}"
@@ -244,12 +323,12 @@ class QuickAnswers:
         self._missing += len(answers) - len(used) - elsewhere
         return answers
 
-    def learn_caller(self, authorization: bytes, secret: str) -> None:
-        """Remember who asked, and in which header the secret came."""
+    def learn_caller(self, asker: bytes | str, secret: str) -> None:
+        """Remember who asked, by the header in which the secret came, or for a gateway by the secret itself."""
         self.learn(secret, MANAGEMENT, ["instance"])
         caller = self._known.get(secret)
         if caller is not None:
-            self._callers[authorization] = caller
+            self._callers[asker] = caller
 
     def learn(self, secret: str, catalog: str, asked: Iterable[str | HttpCall | None]) -> None:
         """Remember what decisions that were just made rest on; quietly nothing where that cannot be remembered.

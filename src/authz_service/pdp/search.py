@@ -6,7 +6,7 @@ to decide: they may be too many, never too few, and a property of the suite hold
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, Generic, TypeVar
@@ -131,7 +131,7 @@ class Search:
                     items.append(Allowed(name, decision.reason))
             return Found(tuple(items), None, snapshot.stamp)
 
-    async def places(
+    async def places(  # noqa: PLR0913 - each narrows what is found by itself
         self,
         subject: Subject,
         catalog: str,
@@ -140,12 +140,14 @@ class Search:
         kind: NodeKind | None = None,
         public: bool = True,
         circumstances: Circumstances = _PLAIN,
+        within: Callable[[tuple[NodeId, ...], NodeKind], Awaitable[bool]] | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> Found[FoundPlace]:
         """Everywhere that the permission is allowed; without one, every place with all that is allowed there.
 
-        In the order of node ids. `public` false leaves out what only is allowed because anyone may read it.
+        In the order of node ids. `public` false leaves out what only is allowed because anyone may read it. What is not
+        `within` counts for nothing: neither its number nor where it lies can be told from pages and cursors.
         """
         after = 0 if cursor is None else _number(read_cursor(cursor, "places", 1)[0])
         async with Snapshot.open(self._database, self._known) as snapshot:
@@ -159,6 +161,8 @@ class Search:
             request = _request(snapshot, catalog, "", "", circumstances)
             at_once = partial(_at_once, snapshot, wanted, request)
             async for place, position in place_candidates(snapshot, wanted, after):
+                if within is not None and not await within(place.chain, place.kind):
+                    continue
                 if page.full:
                     return Found(tuple(page.items), write_cursor("places", str(page.position)), snapshot.stamp)
                 given, left = await at_once(place)

@@ -27,6 +27,13 @@ class Peppers:
         self.prefix = prefix
         self.foreign = dict(foreign or {})
 
+    def adopt(self, other: Peppers) -> None:
+        """Be like another from here on, for everybody who holds this one."""
+        self._peppers = other._peppers
+        self.current = other.current
+        self.prefix = other.prefix
+        self.foreign = other.foreign
+
     @property
     def kids(self) -> Sequence[str]:
         return tuple(self._peppers)

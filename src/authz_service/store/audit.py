@@ -148,3 +148,9 @@ def read_row(row: Mapping[str, Any] | RowMapping) -> AuditRow:
         hash=row["hash"],
         seal=row["seal"],
     )
+
+
+async def load_times(conn: AsyncConnection, ids: Sequence[int]) -> Mapping[int, datetime]:
+    """When the rows of these ids were written; an id that is not there is left out."""
+    query = select(audit.c.id, audit.c.at).where(audit.c.id == func.any(literal(list(ids), ARRAY(BigInteger))))
+    return {row.id: row.at for row in await conn.execute(query)}

@@ -22,6 +22,7 @@ from authz_service.errors import DatabaseUnavailableError, StartError
 
 SERIALIZATION_FAILURE: Final = "40001"
 DEADLOCK: Final = "40P01"
+LOCK_NOT_AVAILABLE: Final = "55P03"
 
 _REST_SECONDS: Final = 1.0
 _SCHEMES: Final = ("postgresql", "postgres", "postgresql+asyncpg")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
@@ -12,6 +12,7 @@ import asyncpg
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.pool import QueuePool
 
 from authz_service.errors import AuthzError
 from authz_service.store.connect import (
@@ -75,6 +76,13 @@ class Database:
 
     def __repr__(self) -> str:
         return f"<Database: {self._where}>"
+
+    def pool_use(self) -> Mapping[str, int]:
+        """Connections of the pool that are `used` and `idle` at this moment, and the most there may be (`limit`)."""
+        pool = self._engine.pool
+        if not isinstance(pool, QueuePool):
+            return {}
+        return {"used": pool.checkedout(), "idle": pool.checkedin(), "limit": pool.size()}
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -19,6 +20,8 @@ from authz_service.tokens.grants import Grant, GrantState, Origin, Pair
 from authz_service.tokens.model import ReachKind, TokenId
 
 _BATCH: Final = 500
+_TURN: Final = 50
+"""Tokens between two moments at which this process does something else: it decides meanwhile."""
 _UP: Final = text("""
     with recursive up as (
         select id, parent_id, kind from node where id = any(cast(:ids as bigint[])) and deleted_at is null
@@ -67,7 +70,7 @@ class Directory:
         wanted = {node for node in nodes if isinstance(node, int)} | {
             parent for parent in self.moved.values() if parent is not None
         }
-        missing = sorted(wanted - set(self.parents))
+        missing = sorted(node for node in wanted if node not in self.parents)
         if missing:
             for row in (await conn.execute(_UP, {"ids": missing})).all():
                 self.parents[row.id] = row.parent_id
@@ -148,7 +151,9 @@ async def grandfather(
         }
         await directory.read(conn, [node for held in held_by.values() for node in held])
         new: dict[tuple[TokenId, NodeId], frozenset[Pair]] = {}
-        for record in batch:
+        for position, record in enumerate(batch):
+            if position % _TURN == 0:
+                await asyncio.sleep(0)
             approvals = stood.get(record.family)
             active: dict[NodeId, Grant] = {}
             if approvals is not None:

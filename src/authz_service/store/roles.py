@@ -28,6 +28,8 @@ PRIVILEGES: Final[Mapping[str, tuple[str, ...]]] = {
     # Closed and revoked, never deleted but with a purged token.
     "grant_request": _ALL,
     "idempotency": _ALL,
+    "identity": _ALL,
+    "identity_use": _ALL,
     "leak_report": _ALL,
     "membership": _ALL,
     # Never deleted: a deleted node's row keeps its external id from being given again.

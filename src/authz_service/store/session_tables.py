@@ -35,7 +35,7 @@ session: Final = Table(
     Column(
         "opened_by",
         Text,
-        CheckConstraint("opened_by in ('password', 'link', 'token')", name="opened_by"),
+        CheckConstraint("opened_by in ('password', 'link', 'token', 'openid')", name="opened_by"),
         nullable=False,
     ),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=text("authz_now()")),

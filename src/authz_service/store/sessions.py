@@ -28,6 +28,7 @@ class OpenedBy(StrEnum):
     PASSWORD = "password"
     LINK = "link"
     TOKEN = "token"
+    OPENID = "openid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +171,13 @@ async def end(conn: AsyncConnection, digests: Sequence[bytes]) -> None:
 async def end_of_user(conn: AsyncConnection, user: int) -> Sequence[SessionRow]:
     """Forget all of a user's sessions, those that timed out too; answers what they were."""
     rows = (await conn.execute(delete(session).where(session.c.user_id == user).returning(session))).mappings().all()
+    return [_read(row) for row in rows]
+
+
+async def end_everybody(conn: AsyncConnection) -> Sequence[SessionRow]:
+    """Forget all sessions and all links to sign in by; answers what the sessions were."""
+    await conn.execute(delete(sign_in_link))
+    rows = (await conn.execute(delete(session).returning(session))).mappings().all()
     return [_read(row) for row in rows]
 
 

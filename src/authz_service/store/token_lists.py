@@ -21,6 +21,7 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    text,
     tuple_,
     union,
 )
@@ -179,6 +180,37 @@ def _conditions(wanted: TokenFilter) -> list[ColumnElement[bool]]:
     if wanted.parent is not None:
         found.append(token.c.parent_id == wanted.parent)
     return found + _dated(wanted)
+
+
+async def find_reached(conn: AsyncConnection, token_id: TokenId, groups: Sequence[int]) -> Sequence[int]:
+    """Of these nodes the groups that the token reaches into, as a list of what is `inside` them would say."""
+    if not groups:
+        return ()
+    return tuple((await conn.execute(_REACHED, {"token": token_id, "groups": list(groups)})).scalars())
+
+
+_REACHED: Final = text("""
+    with recursive it as (
+        select t.owner_id, t.kind = 'legacy' as coarse,
+               t.kind = 'legacy' or t.scopes @> '[{"reach": {"kind": "all_memberships"}}]' as everywhere
+        from token t where t.id = :token
+    ), mark as (
+        select x.node_id as id from token_node x where x.token_id = :token
+        union
+        select m.node_id from membership m join it on it.owner_id = m.user_id and it.everywhere
+    ), over as (
+        select n.id, n.parent_id from node n join mark on mark.id = n.id
+        union select n.id, n.parent_id from node n join over on n.id = over.parent_id
+    ), way as (
+        select n.id as origin, n.id, n.parent_id from node n
+        where n.id = any(cast(:groups as bigint[])) and n.kind = 'group' and n.deleted_at is null
+        union select way.origin, n.id, n.parent_id from node n join way on n.id = way.parent_id
+    )
+    select distinct way.origin from way
+    where way.origin in (select id from over) or way.id in (select id from mark)
+       or exists (select from it join account a on a.node_id = it.owner_id where it.coarse and a.admin)
+    order by way.origin
+""")
 
 
 def _reaches_into(group: int) -> ColumnElement[bool]:

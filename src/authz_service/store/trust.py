@@ -60,6 +60,26 @@ async def add(conn: AsyncConnection, new: TrustRule) -> None:
 async def remove(conn: AsyncConnection, rule_id: str) -> list[TokenId]:
     """Answers the tokens that it gave, of those that may still live."""
     await conn.execute(delete(trust_rule).where(trust_rule.c.id == rule_id))
+    return await list_given(conn, rule_id)
+
+
+async def replace(conn: AsyncConnection, edited: TrustRule) -> None:
+    """All but its group and the time of its making."""
+    values = {
+        "name": edited.name,
+        "issuer": edited.issuer,
+        "audience": edited.audience,
+        "claims": dict(edited.claims),
+        "gives": dict(edited.gives),
+        "lifetime": edited.lifetime,
+        "keys": None if edited.keys is None else dict(edited.keys),
+        "token_id": edited.token,
+    }
+    await conn.execute(update(trust_rule).where(trust_rule.c.id == edited.id).values(values))
+
+
+async def list_given(conn: AsyncConnection, rule_id: str) -> list[TokenId]:
+    """The tokens that a rule gave, of those that may still live."""
     given = select(trust_use.c.token_id).where(trust_use.c.rule_id == rule_id).order_by(trust_use.c.token_id)
     return [TokenId(one) for one in (await conn.execute(given)).scalars()]
 

@@ -110,16 +110,23 @@ def carried_over(
             was = before.approving(at)
             if was == group or node not in before.way(at):
                 continue
+            former = [was] if was is not None else before.approving_below(at)
             for name in names:
-                pairs = _in_force(name, at, was, before, active)
+                pairs = _in_force(name, at, was, former, before, active)
                 if pairs:
                     found.setdefault(group, set()).update(pairs)
     return found
 
 
-def _in_force(name: str, at: NodeId, was: NodeId | None, before: Ground, active: Mapping[NodeId, Grant]) -> set[Pair]:
-    """The parts of a permission on a node that nothing kept back before."""
-    former = [was] if was is not None else before.approving_below(at)
+def _in_force(
+    name: str,
+    at: NodeId,
+    was: NodeId | None,
+    former: Sequence[NodeId],
+    before: Ground,
+    active: Mapping[NodeId, Grant],
+) -> set[Pair]:
+    """The parts of a permission on a node that nothing kept back before; `former` are the groups that could have."""
     found: set[Pair] = set()
     whole = True
     for group in former:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -68,7 +69,7 @@ class Token:
     owner: NodeId
     catalogs: dict[str, int]
     kind: TokenKind = TokenKind.FINE_GRAINED
-    scopes: tuple[Scope, ...] = ()
+    scopes: Sequence[Scope] = ()
     legacy_scopes: tuple[str, ...] = ()
     name: str = ""
     created_at: datetime | None = None

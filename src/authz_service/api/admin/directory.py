@@ -6,9 +6,10 @@ from enum import StrEnum
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
-from authz_service.admin import directory
+from authz_service.admin import directory, directory_export
 from authz_service.api.admin.shapes import Cursor, Limit, Page, PlainText, Revision, Source
 from authz_service.api.admin.shapes import Query as StrictQuery
 from authz_service.api.callers import ActorHere
@@ -20,6 +21,7 @@ from authz_service.directory.model import DEFAULT_SOURCE, NodeKind, UserState
 router = APIRouter(prefix="/directory", tags=["directory"])
 
 _NDJSON: Final = "application/x-ndjson"
+REVISION: Final = "X-Authz-Revision"
 _LINES: Final = """\
 {"type": "user", "username": "dana", "external_id": "7"}
 {"type": "group", "path": "acme", "external_id": "12", "visibility": "private"}
@@ -129,6 +131,12 @@ class UserAnswer(BaseModel):
     revision: Revision
 
 
+class ExportQuery(StrictQuery):
+    """Whose directory it is."""
+
+    source: Annotated[PlainText, Field(max_length=63, pattern=r"^[a-z0-9][a-z0-9_-]*$")] = DEFAULT_SOURCE
+
+
 class NodeShowQuery(StrictQuery):
     """Which one."""
 
@@ -168,6 +176,29 @@ async def import_directory(
     await directory.require_may_import(management, actor)
     body = await read_body(request, management.limits.import_bytes)
     return await directory.import_directory(management, actor, body, source=query.source, grandfather=query.grandfather)
+
+
+@router.get(
+    "/export",
+    response_class=StreamingResponse,
+    responses={
+        **authenticated(),
+        200: {
+            "description": "One thing a line, as an import takes it, all of one revision",
+            "headers": {REVISION: {"description": "the revision", "schema": {"type": "string"}}},
+            "content": {_NDJSON: {"schema": {"type": "string"}}},
+        },
+    },
+    summary="Export a source's directory",
+)
+async def export_directory(services: ServicesHere, actor: ActorHere, query: Annotated[ExportQuery, Query()]) -> Any:
+    """Needs `directory:read` as an admin. Ids that were deleted end the list: they are never given again.
+
+    What lost its name to another has `path` null.
+    """
+    revision, chunks = await directory_export.export_directory(services.management, actor, query.source)
+    headers = {"Cache-Control": "no-store", REVISION: revision}
+    return StreamingResponse(iter(chunks), media_type=_NDJSON, headers=headers)
 
 
 @router.get("/nodes", response_model=NodePage, responses=authenticated(), summary="List groups, projects and users")

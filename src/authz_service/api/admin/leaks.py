@@ -109,7 +109,7 @@ async def report_leaks(services: ServicesHere, request: Request) -> Accepted:
     actor = await _reporter(services, request)
     if actor is None:
         await services.leaks.reports.require_room(client_address(request))
-    body = read_model(LeakReport, await read_body(request, _REPORT_LIMIT))
+    body = read_model(LeakReport, await read_body(request, _REPORT_LIMIT), takes_secrets=True)
     found = [Found(secret, body.found_in) for secret in body.secrets]
     reporter = None if actor is None else actor.token.id
     await leaks.report(services.management, found, origin="report", reporter=reporter)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl
@@ -11,10 +12,11 @@ import msgspec
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from authz_service.admin import trust
+from authz_service.admin import exchanging, trust
 from authz_service.admin.drafts import ScopeDraft
 from authz_service.admin.job_tokens import JobTokenError
-from authz_service.admin.trust import LONGEST_LIFETIME, SHORTEST_LIFETIME, TrustDraft
+from authz_service.admin.trust import LONGEST_LIFETIME, SHORTEST_LIFETIME, TrustChange, TrustDraft
+from authz_service.api.admin.headers import ETAG, IF_MATCH, read_if_match, set_etag
 from authz_service.api.admin.shapes import Cursor, Limit, MomentText, Page, PlainText, Revision, Strict
 from authz_service.api.admin.shapes import Query as StrictQuery
 from authz_service.api.admin.token_shapes import ScopeBody
@@ -55,7 +57,7 @@ class LikeBody(Strict):
 
 
 class TrustRuleBody(Strict):
-    """A trust rule to make. It never changes; make another one."""
+    """A trust rule to make."""
 
     node: str = Field(description="the group that keeps it")
     name: str = Field(description="what it is for; its tokens are called by it")
@@ -91,6 +93,30 @@ class TrustRuleBody(Strict):
         )
 
 
+class TrustRulePatch(Strict):
+    """What to change; what is left out stays. The group never changes: make another rule."""
+
+    name: str | None = None
+    issuer: str | None = None
+    audience: str | None = None
+    claims: dict[str, str | LikeBody] | None = Field(None, description="all of them, in place of those there are")
+    owner: str | None = None
+    catalog: str | None = None
+    scopes: list[ScopeBody] | None = Field(None, min_length=1, description="all of them")
+    lifetime_seconds: int | None = None
+    keys: dict[str, Any] | None = Field(None, description="null asks the issuer from now on")
+
+    def change(self) -> TrustChange:
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        # `null` means something for the keys alone: elsewhere it is as good as left out.
+        given = {name: value for name, value in given.items() if value is not None or name == "keys"}
+        # What is not given is never looked at.
+        nothing: dict[str, Any] = {"scopes": [], "lifetime_seconds": 0, "keys": None, "claims": {}}
+        nothing |= dict.fromkeys(("node", "name", "issuer", "audience", "owner", "catalog"), "")
+        draft = TrustRuleBody.model_construct(None, **(nothing | given)).draft()
+        return TrustChange(draft, frozenset("lifetime" if name == "lifetime_seconds" else name for name in given))
+
+
 class TrustRuleAnswer(BaseModel):
     """A trust rule."""
 
@@ -107,6 +133,7 @@ class TrustRuleAnswer(BaseModel):
     keys: dict[str, Any] | None
     made_by_token: str = Field(description="the rule gives what this token may issue, and ends with it")
     created_at: MomentText
+    etag: str = Field(description="for `If-Match` of an edit")
     revision: Revision
 
 
@@ -154,15 +181,14 @@ class ExchangeError(BaseModel):
     "/trust-rules",
     status_code=HTTPStatus.CREATED,
     response_model=TrustRuleAnswer,
-    responses=authenticated(409, 413),
+    responses={**authenticated(409, 413), 201: {"description": "The rule", "headers": ETAG}},
     openapi_extra=body_of(TrustRuleBody, examples={"a deploy": _EXAMPLE}),
     summary="Trust a CI system's jobs",
 )
 async def create_trust_rule(services: ServicesHere, actor: ActorHere, request: Request, response: Response) -> Any:
     """Needs `token:create` at the group, and for the service account. Gives at most what the caller could issue."""
-    no_store(response)
     body = read_model(TrustRuleBody, await read_body(request, DEFAULT_LIMIT))
-    return await trust.create_rule(services.management, actor, body.draft())
+    return _answer(response, await trust.create_rule(services.management, actor, body.draft()))
 
 
 @router.get("/trust-rules", response_model=TrustRulePage, responses=authenticated(), summary="List trust rules")
@@ -175,12 +201,36 @@ async def list_trust_rules(
 
 
 @router.get(
-    "/trust-rules/{rule_id}", response_model=TrustRuleAnswer, responses=authenticated(404), summary="Show a trust rule"
+    "/trust-rules/{rule_id}",
+    response_model=TrustRuleAnswer,
+    responses={**authenticated(404), 200: {"description": "The rule", "headers": ETAG}},
+    summary="Show a trust rule",
 )
 async def show_trust_rule(services: ServicesHere, actor: ActorHere, response: Response, rule_id: _Id) -> Any:
     """Needs `token:read` at its group."""
-    no_store(response)
-    return await trust.show_rule(services.management, actor, rule_id)
+    return _answer(response, await trust.show_rule(services.management, actor, rule_id))
+
+
+@router.patch(
+    "/trust-rules/{rule_id}",
+    response_model=TrustRuleAnswer,
+    responses={**authenticated(404, 412, 413, 428), 200: {"description": "As it is now", "headers": ETAG}},
+    openapi_extra={
+        **body_of(TrustRulePatch, examples={"another branch": {"claims": _EXAMPLE["claims"]}}),
+        "parameters": [IF_MATCH],
+    },
+    summary="Edit a trust rule",
+)
+async def edit_trust_rule(
+    services: ServicesHere, actor: ActorHere, request: Request, response: Response, rule_id: _Id
+) -> Any:
+    """Judged as its creation by the caller, whose token it lives by from then on. Needs `token:create` at its group.
+
+    Tokens that it gave before are revoked, unless only its name or lifetime change.
+    """
+    if_match = read_if_match(request)
+    body = read_model(TrustRulePatch, await read_body(request, DEFAULT_LIMIT))
+    return _answer(response, await trust.edit_rule(services.management, actor, rule_id, body.change(), if_match))
 
 
 @router.delete(
@@ -221,7 +271,7 @@ async def exchange_token(services: ServicesHere, request: Request) -> Response:
         message = "send `subject_token`, and `subject_token_type` as `urn:ietf:params:oauth:token-type:jwt`"
         return _told({"error": "invalid_request", "error_description": message}, HTTPStatus.BAD_REQUEST)
     try:
-        done = await trust.exchange(services.management, form["subject_token"], form.get("rule") or None)
+        done = await exchanging.exchange(services.management, form["subject_token"], form.get("rule") or None)
     except JobTokenError:
         said = {"error": "invalid_request", "error_description": _NOT_TAKEN}
         return _told(said, HTTPStatus.BAD_REQUEST)
@@ -234,6 +284,12 @@ async def exchange_token(services: ServicesHere, request: Request) -> Response:
             "scope": " ".join(done.permissions),
         }
     )
+
+
+def _answer(response: Response, rule: Mapping[str, Any]) -> Mapping[str, Any]:
+    no_store(response)
+    set_etag(response, rule["etag"])
+    return rule
 
 
 async def _read_form(request: Request) -> dict[str, str] | str:

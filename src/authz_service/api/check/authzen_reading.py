@@ -15,9 +15,8 @@ from typing import Any, Final
 from fastapi import Request
 
 from authz_service.admin.faults import Faults, shown
-from authz_service.api.check.gateway_headers import plain_address
 from authz_service.api.check.reading import CATALOG, MOST_ATTRIBUTES, MOST_ITEMS
-from authz_service.api.wire import parse_json
+from authz_service.api.wire import parse_json, plain_address
 from authz_service.directory.model import Attributes, Scalar
 from authz_service.engine.attributes import RESERVED
 from authz_service.errors import Fault, InvalidBodyError

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from authz_service.api.check.forward import ANSWERS, GATEWAY_SCHEME, METHODS, parameters_of
 from authz_service.api.check.gateway import Call, answer_gateway, check_constants, read_gateway_body
 from authz_service.api.check.gateway_headers import CONSTANT_HEADERS, GatewayHeaders
+from authz_service.api.check.graphql_bodies import HttpBody
 from authz_service.api.check.serving import serving_of
 from authz_service.errors import InvalidInputError
 
@@ -18,8 +19,9 @@ router = APIRouter(tags=["gateways"], dependencies=[Depends(GATEWAY_SCHEME)])
 PREFIX: Final = "/gateway/envoy"
 CONSTANTS_PREFIX: Final = "/gateway/envoy-constants"
 _ADDRESS: Final = "x-real-ip"
-_NAMES: Final = frozenset({_ADDRESS, *CONSTANT_HEADERS.values()})
-_STRIP: Final = {"X-Envoy-Auth-Headers-To-Remove": "authorization"}
+NAMES: Final = frozenset({_ADDRESS, *CONSTANT_HEADERS.values()})
+"""The headers that are looked at, besides the gateway's own and the client's token."""
+STRIP: Final = {"X-Envoy-Auth-Headers-To-Remove": "authorization"}
 """Envoy takes the token away by itself when it reads this."""
 
 
@@ -53,18 +55,23 @@ async def _ask(request: Request, prefix: str) -> Response:
     body = await read_gateway_body(request, (await serving_of(request)).batch_limit)
 
     def read(headers: GatewayHeaders) -> Call:
-        secret, shown = headers.find_secret()
-        return Call(
-            secret,
-            shown,
-            method=request.method,
-            path=_path(request, prefix),
-            client_address=headers.find_address(_ADDRESS),
-            constants=_constants(headers, whole=prefix == CONSTANTS_PREFIX),
-            body=body,
-        )
+        return read_prefixed(request, prefix, headers, body)
 
-    return await answer_gateway(request, _NAMES, read, _STRIP)
+    return await answer_gateway(request, NAMES, read, STRIP)
+
+
+def read_prefixed(request: Request, prefix: str, headers: GatewayHeaders, body: HttpBody | None) -> Call:
+    """What the client wants. Raises InvalidInputError for headers or a path that are not in order."""
+    secret, shown = headers.find_secret()
+    return Call(
+        secret,
+        shown,
+        method=request.method,
+        path=_path(request, prefix),
+        client_address=headers.find_address(_ADDRESS),
+        constants=_constants(headers, whole=prefix == CONSTANTS_PREFIX),
+        body=body,
+    )
 
 
 def _path(request: Request, prefix: str) -> str:

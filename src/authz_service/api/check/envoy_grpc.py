@@ -23,9 +23,9 @@ from authz_service.api.check.gateway_headers import (
     CONSTANT_HEADERS,
     GATEWAY,
     GatewayHeaders,
-    plain_address,
 )
 from authz_service.api.check.gateway_listener import parse_listen
+from authz_service.api.wire import plain_address
 from authz_service.errors import AuthzError, CannotDecideError, InvalidInputError, StartError
 
 _OVERWRITE: Final = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
@@ -77,14 +77,14 @@ class Authorization(external_auth_pb2_grpc.AuthorizationServicer):  # type: igno
 
     async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's own name
         """A verdict; status UNAVAILABLE when nothing can be decided, which Envoy denies unless it is told not to."""
-        services, serving = self._app.state.services, self._app.state.serving
+        services, serving, quick = self._app.state.services, self._app.state.serving, self._app.state.quick
 
         def read() -> tuple[Asker, Call]:
             metadata = _metadata(context)
             return self._asker(metadata, context.peer()), _call(request.attributes, metadata)
 
         try:
-            verdict = await decide(services, serving.metrics, read)
+            verdict = await decide(services, serving.metrics, quick, read)
         except AuthzError as error:
             if isinstance(error, CannotDecideError):
                 serving.metrics.undecided.labels(error.code).inc()

@@ -107,17 +107,22 @@ async def _forward(request: Request, name: str) -> Response:
     family = FAMILIES[name]
 
     def read(headers: GatewayHeaders) -> Call:
-        secret, shown = headers.find_secret()
-        return Call(
-            secret,
-            shown,
-            method=headers.need(family.method),
-            path=_path(headers, family),
-            client_address=headers.find_address(family.address),
-            constants=_constants(request, headers),
-        )
+        return read_forwarded(request, family, headers)
 
     return await answer_gateway(request, family.names, read)
+
+
+def read_forwarded(request: Request, family: Family, headers: GatewayHeaders) -> Call:
+    """What the client wants. Raises InvalidInputError for headers or constants that are not in order."""
+    secret, shown = headers.find_secret()
+    return Call(
+        secret,
+        shown,
+        method=headers.need(family.method),
+        path=_path(headers, family),
+        client_address=headers.find_address(family.address),
+        constants=_constants(request, headers),
+    )
 
 
 def _path(headers: GatewayHeaders, family: Family) -> str:

@@ -31,6 +31,7 @@ from authz_service.errors import (
 from authz_service.pdp.check import ANY_CATALOG, DecisionPoint
 from authz_service.pdp.documents import GraphqlCall
 from authz_service.pdp.question import Ask, HttpCall, Question
+from authz_service.pdp.quick import QuickAnswers
 from authz_service.telemetry import Metrics
 from authz_service.tokens.model import Token
 
@@ -104,7 +105,26 @@ def find_asker(request: Request, headers: GatewayHeaders) -> Asker:
     return Asker(shown, address)
 
 
-async def decide(services: Services, metrics: Metrics, read: Callable[[], tuple[Asker, Call]]) -> Verdict:
+def decide_from_memory(quick: QuickAnswers, asker: Asker, call: Call) -> Verdict | None:
+    """What `decide` would answer, if memory can tell; None otherwise, also for whatever is odd. Awaits nothing."""
+    caller = None if asker.secret is None else quick.find_caller(asker.secret)
+    if caller is None or asker.secret is None or call.secret is None or call.body is not None:
+        return None
+    try:
+        _refuse_secret(call.path)
+        catalog = call.constants.get("catalog") or _only_catalog(caller)
+    except (InvalidInputError, SecretInUrlError):
+        return None
+    known = quick.admit(asker.secret, call.secret, catalog)
+    judged = None if known is None else quick.judge(known, catalog, _about(call), call.client_address)
+    if judged is None:
+        return None
+    return allowed(judged.token, judged.use) if judged.decision.allowed else denied(judged.decision)
+
+
+async def decide(
+    services: Services, metrics: Metrics, quick: QuickAnswers, read: Callable[[], tuple[Asker, Call]]
+) -> Verdict:
     """The answer to what `read` gives. Raises CannotDecideError; what is odd, or may not be asked, gets a deny.
 
     The gateway comes first: who is none learns nothing of the token that it shows.
@@ -112,6 +132,9 @@ async def decide(services: Services, metrics: Metrics, read: Callable[[], tuple[
     point = services.point
     try:
         asker, call = read()
+        verdict = decide_from_memory(quick, asker, call)
+        if verdict is not None:
+            return verdict
         _refuse_secret(call.path)
         caller = await _find_gateway(point, asker)
         catalog = call.constants.get("catalog") or _only_catalog(caller)
@@ -129,6 +152,9 @@ async def decide(services: Services, metrics: Metrics, read: Callable[[], tuple[
         return unauthenticated(shown=call.shown)
     question = Question([Ask(about)], catalog, call.client_address)
     [answer] = await point.check(call.secret, question, limit=limit)
+    quick.learn(call.secret, catalog, [about if isinstance(about, HttpCall) else about.target])
+    if asker.secret is not None:
+        quick.learn_caller(asker.secret, asker.secret)
     metrics.count_decision(allowed=answer.decision.allowed, reason=answer.decision.reason)
     if answer.token is None or not answer.decision.allowed:
         return denied(answer.decision)
@@ -211,10 +237,14 @@ async def answer_gateway(
         return find_asker(request, headers), read(headers)
 
     try:
-        verdict = await decide(services, serving.metrics, read_all)
+        verdict = await decide(services, serving.metrics, request.app.state.quick, read_all)
     except CannotDecideError as error:
         serving.metrics.undecided.labels(error.code).inc()
         return cannot_decide(error)
-    # Nobody in between may keep it: the next request is a question of its own.
+    return respond(verdict, more)
+
+
+def respond(verdict: Verdict, more: Mapping[str, str] | None) -> Response:
+    """The verdict over HTTP, an allow with `more` headers. Nobody in between may keep it: each is asked anew."""
     headers = {**verdict.headers, "Cache-Control": "no-store", **(more or {} if verdict.allowed else {})}
     return Response(verdict.body, verdict.status, headers=headers)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from ipaddress import ip_address
 from typing import Final
 
+from authz_service.api.wire import plain_address
 from authz_service.errors import InvalidInputError
 
 AUTHORIZATION: Final = "authorization"
@@ -16,6 +17,7 @@ CONSTANT_HEADERS: Final = {name: f"x-authz-{name}" for name in CONSTANTS}
 BODY: Final = ("content-type", "content-encoding", "x-envoy-auth-partial-body")
 """What is said of a body that a gateway passes on."""
 _OURS: Final = "x-authz-"
+_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class GatewayHeaders:
@@ -31,8 +33,7 @@ class GatewayHeaders:
         self._values: dict[str, list[str]] = {name: [] for name in wanted}
         for raw, value in pairs:
             name = raw.decode("latin-1").lower()
-            dashed = name.replace("_", "-")
-            if dashed != name and (dashed in wanted or dashed.startswith(_OURS)):
+            if "_" in name and ((dashed := name.replace("_", "-")) in wanted or dashed.startswith(_OURS)):
                 raise InvalidInputError(f"the header `{name[:64]}` is refused: others may read it as `{dashed[:64]}`")
             if name in wanted:
                 self._values[name].append(value.decode("latin-1"))
@@ -45,7 +46,7 @@ class GatewayHeaders:
         if not values:
             return None
         value = values[0].strip(" \t")
-        if any(letter < " " or letter == "\x7f" for letter in value):
+        if _CONTROLS.search(value):
             raise InvalidInputError(f"the header `{name}` holds control characters")
         return value or None
 
@@ -70,11 +71,3 @@ class GatewayHeaders:
         """
         value = self.find(name)
         return None if value is None else plain_address(value.rpartition(",")[2].strip())
-
-
-def plain_address(text: str) -> str | None:
-    """An IP address as it is usually written; None for anything else."""
-    try:
-        return str(ip_address(text))
-    except ValueError:
-        return None

@@ -94,6 +94,20 @@ class Timings:
         return taken
 
 
+class RequestIds:
+    """The caller's own ids, or short ones of this process."""
+
+    def __init__(self) -> None:
+        self._start = secrets.token_hex(8).encode()
+        self._numbers = itertools.count(1)
+
+    def choose(self, given: bytes | None) -> bytes:
+        """`given` where it is sane, as any other route takes it."""
+        if given is None:
+            return b"%b%016x" % (self._start, next(self._numbers))
+        return request_id_of(given.decode("latin-1")).encode()
+
+
 _Answer: TypeAlias = Callable[[QuickAnswers, bytes, bytes], bytes | None]
 """From the caller's header and a body to the body of the answer, or None: then the long way has to."""
 
@@ -126,8 +140,7 @@ class HotPath:
             b"/check/batch": Route("/check/batch", serving.batch_limit, buckets, self._batch),
         }
         """By the path as it is written in a request line without a query."""
-        self._id = secrets.token_hex(8).encode()
-        self._numbers = itertools.count(1)
+        self._ids = RequestIds()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST" and not scope["query_string"]:
@@ -152,7 +165,7 @@ class HotPath:
         if quick is None or len(body) > route.limit:
             return None
         started = perf_counter()
-        request_id = self._request_id(given_id)
+        request_id = self._ids.choose(given_id)
         quick.request_id = request_id
         answered = route.answer(quick, authorization, body)
         if answered is None:
@@ -174,7 +187,7 @@ class HotPath:
         body: bytes | None = message.get("body", b"") if message["type"] == "http.request" else None
         if body is not None and message.get("more_body"):
             body = await _read_on(messages, receive, route.limit)
-        request_id = self._request_id(dict(headers).get(b"x-request-id"))
+        request_id = self._ids.choose(dict(headers).get(b"x-request-id"))
         quick.request_id = request_id
         answered = route.answer(quick, authorization, body) if body is not None and len(body) <= route.limit else None
         if answered is None:
@@ -251,11 +264,6 @@ class HotPath:
             self._tail = revision_tail(stamp)
             self._stamp = stamp
         return self._tail
-
-    def _request_id(self, given: bytes | None) -> bytes:
-        if given is None:
-            return b"%b%016x" % (self._id, next(self._numbers))
-        return request_id_of(given.decode("latin-1")).encode()
 
     async def _take_long_way(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The documented route; on its way out the route tells the quick answers what it decided on."""

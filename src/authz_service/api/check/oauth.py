@@ -19,11 +19,10 @@ from authz_service.admin.management import Actor
 from authz_service.admin.presented import revoke_presented
 from authz_service.api.check.check import GATEWAY_BEARER, RETRY_AFTER
 from authz_service.api.check.encoding import JSON_TYPE
-from authz_service.api.check.gateway_headers import plain_address
 from authz_service.api.check.serving import ServingHere
 from authz_service.api.documents import body_of, problems
 from authz_service.api.state import Services, ServicesHere
-from authz_service.api.wire import bearer_secret, client_address, read_body
+from authz_service.api.wire import bearer_secret, client_address, plain_address, read_body
 from authz_service.errors import (
     CannotDecideError,
     DatabaseUnavailableError,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import RedirectResponse
 
 from authz_service.admin.grants import (
     ApprovalQuery,
@@ -16,10 +16,10 @@ from authz_service.admin.grants import (
     decide_requests,
     list_grants,
     list_requests,
-    revoke_grant,
+    revoke_grants,
 )
-from authz_service.console.guarding import SignedIn, read_form
-from authz_service.console.listing import Pager, link, query_of, text_of
+from authz_service.console.guarding import Form, SignedIn, read_form
+from authz_service.console.listing import Pager, query_of, text_of
 from authz_service.console.parts import ConsoleHere
 from authz_service.console.rendering import render
 from authz_service.console.route import PageRoute
@@ -91,23 +91,45 @@ async def decide(request: Request, console: ConsoleHere, session: SignedIn) -> R
     verb, _, one = form.get("go").partition(":")
     try:
         ids = _numbers([one] if one else form.all("id"))
+        part = verb == "part"
+        verb = "approve" if part else verb
         verdict = next((known for known in Verdict if known.value == verb), None)
         if verdict is None or not ids:
             fault = Fault("ids", "missing_field", "tick at least one request, then say what is to become of them")
             raise InvalidInputError("nothing was decided", faults=[fault])
         review = Review(verdict, form.get("reason"))
+        if part:
+            review = _part_of(form, ids[0], review)
         outcomes = await decide_requests(console.management, session.actor, ids, review)
     except AuthzError as error:
         return await _show(request, console, session, "requests", error=error)
     return await _show(request, console, session, "requests", outcomes=tuple(outcomes))
 
 
+def _part_of(form: Form, number: int, review: Review) -> Review:
+    """Only what is ticked of a request; its places where more than one was asked for. Raises InvalidInputError."""
+    names = tuple(dict.fromkeys(word for text in form.all(f"permissions:{number}") for word in text.split()))
+    if not names:
+        fault = Fault("permissions", "missing_field", "tick the permissions that are approved, or deny the request")
+        raise InvalidInputError("nothing was decided", faults=[fault])
+    nodes = tuple(dict.fromkeys(form.all(f"nodes:{number}")))
+    return replace(review, permissions=names, nodes=nodes or None)
+
+
 @router.post("/grants")
-async def end_grant(request: Request, console: ConsoleHere, session: SignedIn) -> Response:
+async def end_grants(request: Request, console: ConsoleHere, session: SignedIn) -> Response:
+    """One grant by its own button, or all that are ticked; each ends by itself."""
     form = await read_form(request, console)
-    for number in _numbers([form.get("id")]):
-        await revoke_grant(console.management, session.actor, number, form.get("reason"), wait=False)
-    return RedirectResponse(link("/console/grants", {"node": form.get("node")}), HTTPStatus.SEE_OTHER)
+    _, _, one = form.get("go").partition(":")
+    try:
+        ids = _numbers([one] if one else form.all("id"))
+        if not ids:
+            fault = Fault("ids", "missing_field", "tick at least one grant, then say that it is to end")
+            raise InvalidInputError("nothing was ended", faults=[fault])
+        outcomes = await revoke_grants(console.management, session.actor, ids, form.get("reason"))
+    except AuthzError as error:
+        return await _show(request, console, session, "grants", error=error)
+    return await _show(request, console, session, "grants", outcomes=tuple(outcomes))
 
 
 def _numbers(given: list[str]) -> list[int]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from authz_service.admin.audit import AuditQuery, list_audit
+from authz_service.admin.chain_state import ChainState, show_chain
 from authz_service.console.guarding import SignedIn
 from authz_service.console.listing import Pager, is_filtered, query_of, text_of
 from authz_service.console.parts import ConsoleHere
 from authz_service.console.rendering import render
 from authz_service.console.route import PageRoute
-from authz_service.errors import AuthzError
+from authz_service.errors import AuthzError, ForbiddenError
 
 router = APIRouter(route_class=PageRoute)
 
@@ -31,6 +33,9 @@ async def show_audit(request: Request, console: ConsoleHere, session: SignedIn) 
     )
     page: Mapping[str, Any] = {"items": [], "next_cursor": None}
     error: AuthzError | None = None
+    chain: ChainState | None = None
+    with suppress(ForbiddenError):
+        chain = await show_chain(console.management, session.actor)
     try:
         page = await list_audit(console.management, session.actor, wanted)
     except AuthzError as found:
@@ -41,6 +46,7 @@ async def show_audit(request: Request, console: ConsoleHere, session: SignedIn) 
         status=HTTPStatus.OK if error is None else HTTPStatus.BAD_REQUEST,
         title="Audit",
         page=page,
+        chain=chain,
         query=query,
         filtered=is_filtered(query),
         pager=Pager("/console/audit", query, page["next_cursor"]),

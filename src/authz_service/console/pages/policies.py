@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Final
@@ -12,6 +12,7 @@ from fastapi.responses import RedirectResponse
 
 from authz_service.admin.catalogs import list_catalogs
 from authz_service.admin.policies import PolicyChange, set_policy, show_policies
+from authz_service.admin.policy_checks import MOST_RULES
 from authz_service.console.guarding import Form, SignedIn, read_form
 from authz_service.console.listing import link, text_of
 from authz_service.console.parts import ConsoleHere
@@ -69,8 +70,7 @@ async def _show(
         catalogs=[one["name"] for one in catalogs["items"]],
         policy=policy,
         fields=_fields_of_form(form) if form is not None else _fields_of(policy),
-        # Several rules of automatic approval are beyond this form: saving it would lose them.
-        beyond=policy is not None and len(_rules_of(policy)) > 1,
+        rows=_rows(_rules_of_form(form) if form is not None else _rules_of(policy)),
         trial=trial,
         error=error,
     )
@@ -78,13 +78,26 @@ async def _show(
 
 _NAMES: Final = (
     *("fine_grained", "legacy", "legacy_date", "legacy_services", "legacy_force", "fine_grained_force", "approval"),
-    *("approval_force", "auto", "auto_reads", "auto_days", "auto_nodes", "days_fine_grained", "days_legacy"),
-    *("exempt_admins", "inactive"),
+    *("approval_force", "auto", "days_fine_grained", "days_legacy", "days_fine_grained_force", "days_legacy_force"),
+    *("exempt_fine_grained", "exempt_legacy", "inactive", "inactive_force"),
 )
+_RULE: Final = ("reads", "days", "nodes")
+_SPARE_ROWS: Final = 2
 
 
 def _fields_of_form(form: Form) -> dict[str, str]:
     return {name: form.get(name) for name in _NAMES}
+
+
+def _rules_of_form(form: Form) -> list[dict[str, str]]:
+    """Rows of automatic approval as they were written, those that say nothing left out."""
+    rows = [{name: form.get(f"auto_{name}_{number}") for name in _RULE} for number in range(MOST_RULES)]
+    return [row for row in rows if any(row.values())]
+
+
+def _rows(rules: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    """For the form: with room for more."""
+    return [*rules, *[dict.fromkeys(_RULE, "")] * _SPARE_ROWS][:MOST_RULES]
 
 
 def _fields_of(policy: Mapping[str, Any] | None) -> dict[str, str]:
@@ -94,31 +107,40 @@ def _fields_of(policy: Mapping[str, Any] | None) -> dict[str, str]:
     for kind in TokenKind:
         rule = said.get(kind.value, {})
         fields[kind.value] = "date" if "forbidden_from" in rule else rule.get("value", "")
-        fields[f"{kind.value}_force"] = "yes" if rule.get("force") else ""
+        fields[f"{kind.value}_force"] = _yes(rule.get("force"))
         limit = said.get("max_lifetime_days", {}).get(kind.value)
         if limit is not None:
             fields[f"days_{kind.value}"] = str(limit["value"])
-            fields["exempt_admins"] = "yes" if limit["exempt_admins"] else fields["exempt_admins"]
+            fields[f"days_{kind.value}_force"] = _yes(limit["force"])
+            fields[f"exempt_{kind.value}"] = _yes(limit["exempt_admins"])
     fields["legacy_date"] = said.get("legacy", {}).get("forbidden_from", "")
-    fields["legacy_services"] = "yes" if said.get("legacy", {}).get("include_service_accounts") else ""
+    fields["legacy_services"] = _yes(said.get("legacy", {}).get("include_service_accounts"))
     approval = said.get("approval", {})
     fields["approval"] = approval.get("value", "")
-    fields["approval_force"] = "yes" if approval.get("force") else ""
-    for rule in _rules_of(policy)[:1]:
-        fields |= {
-            "auto": "yes",
-            "auto_reads": "yes" if rule.get("only_reads") else "",
-            "auto_days": str(rule.get("max_lifetime_days", "")),
-            "auto_nodes": str(rule.get("max_nodes", "")),
-        }
+    fields["approval_force"] = _yes(approval.get("force"))
+    if "auto_approve" in approval:
+        fields["auto"] = "rules" if approval["auto_approve"] else "none"
     inactive = said.get("max_inactive_days")
-    fields["inactive"] = "" if inactive is None else str(inactive["value"])
+    if inactive is not None:
+        fields["inactive"] = str(inactive["value"])
+        fields["inactive_force"] = _yes(inactive["force"])
     return fields
 
 
-def _rules_of(policy: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+def _yes(given: object) -> str:
+    return "yes" if given else ""
+
+
+def _rules_of(policy: Mapping[str, Any] | None) -> list[dict[str, str]]:
     said = (policy or {}).get("said") or {}
-    return list(said.get("approval", {}).get("auto_approve") or ())
+    return [
+        {
+            "reads": _yes(rule.get("only_reads")),
+            "days": str(rule.get("max_lifetime_days", "")),
+            "nodes": str(rule.get("max_nodes", "")),
+        }
+        for rule in said.get("approval", {}).get("auto_approve") or ()
+    ]
 
 
 @router.post("/policies")
@@ -162,7 +184,8 @@ def _policy_of(form: Form, catalog: str) -> Policy:
                 kinds[kind] = KindRule(_day(form.get(f"{kind.value}_date"), faults), force, _services(form, kind))
         days = _number(form, f"days_{kind.value}", faults)
         if days is not None:
-            lifetimes[kind] = LifetimeRule(days, exempt_admins=form.get("exempt_admins") == "yes")
+            forced = form.get(f"days_{kind.value}_force") == "yes"
+            lifetimes[kind] = LifetimeRule(days, forced, form.get(f"exempt_{kind.value}") == "yes")
     inactive = _number(form, "inactive", faults)
     approval = _approval(form, faults)
     if faults:
@@ -173,7 +196,7 @@ def _policy_of(form: Form, catalog: str) -> Policy:
         kinds,
         approval,
         lifetimes,
-        None if inactive is None else InactivityRule(inactive),
+        None if inactive is None else InactivityRule(inactive, form.get("inactive_force") == "yes"),
     )
 
 
@@ -183,13 +206,26 @@ def _services(form: Form, kind: TokenKind) -> bool:
 
 def _approval(form: Form, faults: list[Fault]) -> ApprovalRule | None:
     if form.get("approval") not in ("required", "off"):
+        if form.get("auto") in ("none", "rules"):
+            message = "say whether approval is required or not needed; rules alone say nothing"
+            faults.append(Fault("approval", "missing_field", message))
         return None
-    required = form.get("approval") == "required"
     rules: tuple[AutoApproval, ...] | None = None
-    if required and form.get("auto") == "yes":
-        days, nodes = _number(form, "auto_days", faults), _number(form, "auto_nodes", faults)
-        rules = (AutoApproval(form.get("auto_reads") == "yes", days, nodes),)
-    return ApprovalRule(required, form.get("approval_force") == "yes", rules)
+    if form.get("auto") == "none":
+        rules = ()
+    elif form.get("auto") == "rules":
+        rules = tuple(
+            AutoApproval(
+                form.get(f"auto_reads_{number}") == "yes",
+                _number(form, f"auto_days_{number}", faults),
+                _number(form, f"auto_nodes_{number}", faults),
+            )
+            for number in range(MOST_RULES)
+            if any(form.get(f"auto_{name}_{number}") for name in _RULE)
+        )
+        if not rules:
+            faults.append(Fault("auto", "missing_field", "write at least one rule, or choose that there is none"))
+    return ApprovalRule(form.get("approval") == "required", form.get("approval_force") == "yes", rules)
 
 
 def _number(form: Form, name: str, faults: list[Fault]) -> int | None:

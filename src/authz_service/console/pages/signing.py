@@ -18,7 +18,7 @@ from authz_service.console.guarding import (
     read_form,
     visitor_of,
 )
-from authz_service.console.parts import ConsoleHere
+from authz_service.console.parts import Console, ConsoleHere
 from authz_service.console.rendering import render
 from authz_service.console.route import PageRoute
 from authz_service.errors import AuthzError
@@ -29,12 +29,15 @@ router = APIRouter(route_class=PageRoute)
 @router.get("/sign-in")
 async def show_sign_in(request: Request, console: ConsoleHere) -> Response:
     if await find_visitor_session(request, console) is not None:
-        return RedirectResponse(_next_of(request.query_params.get("next", "")), HTTPStatus.SEE_OTHER)
-    return _page(request, next_page=request.query_params.get("next", ""), ended="ended" in request.query_params)
+        return RedirectResponse(next_of(request.query_params.get("next", "")), HTTPStatus.SEE_OTHER)
+    return sign_in_page(
+        request, console, next_page=request.query_params.get("next", ""), ended="ended" in request.query_params
+    )
 
 
-def _page(
+def sign_in_page(
     request: Request,
+    console: Console,
     *,
     next_page: str = "",
     ended: bool = False,
@@ -42,6 +45,7 @@ def _page(
     way: str = "password",
     error: AuthzError | None = None,
 ) -> Response:
+    """The ways in, with what was wrong about the last try."""
     return render(
         request,
         "sign_in.html",
@@ -53,6 +57,7 @@ def _page(
         way=way,
         message=None if error is None else error.message,
         unkept="kept" in request.query_params,
+        provider=None if console.openid is None else console.openid.client.name,
     )
 
 
@@ -78,8 +83,8 @@ async def sign_in(request: Request, console: ConsoleHere) -> Response:
                 visitor,
             )
     except AuthzError as error:
-        return _page(request, next_page=next_page, name=name, way=way, error=error)
-    return _signed_in(_next_of(next_page), cookie)
+        return sign_in_page(request, console, next_page=next_page, name=name, way=way, error=error)
+    return _signed_in(next_of(next_page), cookie)
 
 
 @router.get("/sign-in/link")
@@ -91,7 +96,7 @@ async def follow_link(request: Request, console: ConsoleHere, code: str = "") ->
             console.management, console.attempts, code, console.timeouts, visitor_of(request)
         )
     except AuthzError as error:
-        return _page(request, error=error)
+        return sign_in_page(request, console, error=error)
     return _signed_in("/console/", cookie)
 
 
@@ -109,10 +114,10 @@ async def welcome(request: Request, console: ConsoleHere) -> Response:
     """On to where the visitor wanted to go; back, with a reason, where the browser dropped the cookie."""
     if await find_visitor_session(request, console) is None:
         return RedirectResponse("/console/sign-in?kept=no", HTTPStatus.SEE_OTHER)
-    return RedirectResponse(_next_of(request.query_params.get("next", "")), HTTPStatus.SEE_OTHER)
+    return RedirectResponse(next_of(request.query_params.get("next", "")), HTTPStatus.SEE_OTHER)
 
 
-def _next_of(given: str) -> str:
+def next_of(given: str) -> str:
     """A page of the console, or its first one: a link to the sign-in page must not lead to another site."""
     plain = given.isascii() and given.isprintable() and "\\" not in given and "//" not in given
     return given if plain and given.startswith("/console/") and len(given) < 4000 else "/console/tokens"

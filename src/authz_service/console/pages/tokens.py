@@ -1,25 +1,28 @@
-"""Tokens: one table for all kinds, the page of one, its export, its end."""
+"""Tokens: one table for all kinds, the page of one, its export."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import RedirectResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 
 from authz_service.admin.asked_about import token_of
 from authz_service.admin.audit import AuditQuery, list_audit
 from authz_service.admin.choosing import catalog_of
+from authz_service.admin.grants import ApprovalQuery, list_grants, list_requests
 from authz_service.admin.lists import TokenQuery, TokenSort, TokenState, list_tokens
 from authz_service.admin.management import Actor
-from authz_service.admin.tokens import revoke_token, show_token
-from authz_service.console.guarding import SignedIn, read_form
+from authz_service.admin.tokens import show_token
+from authz_service.admin.trials import find_waiting
+from authz_service.admin.usage import UsageQuery, show_usage
+from authz_service.console.guarding import SignedIn
 from authz_service.console.listing import Pager, choice_of, is_filtered, link, query_of, text_of
 from authz_service.console.parts import Console, ConsoleHere
 from authz_service.console.rendering import render
@@ -27,13 +30,14 @@ from authz_service.console.route import PageRoute
 from authz_service.console.words import fold, fold_many, marks_of, reach_words
 from authz_service.engine.explain import HIDDEN_MESSAGE, describe
 from authz_service.engine.model import PermissionRequest
-from authz_service.errors import AuthzError, ForbiddenError
+from authz_service.errors import AuthzError, ForbiddenError, NotFoundError
 from authz_service.pdp.question import Ask, Question
 from authz_service.tokens.model import TokenKind
 
 router = APIRouter(route_class=PageRoute)
 _PAGE: Final = 25
 _EXPORTED_AT_ONCE: Final = 500
+_USAGE: Final = UsageQuery(limit=20)
 _FILTERS: Final = ("search", "owner", "node", "kind", "state", "catalog", "permission", "sort", "sessions", "cursor")
 
 
@@ -65,8 +69,15 @@ async def show_tokens(request: Request, console: ConsoleHere, session: SignedIn)
         if not is_filtered(query):
             raise
         error = found
+    asked = [item["id"] for item in page["items"] if item["grants"] and not item["partial"]]
+    waiting = await find_waiting(console.management, session.actor, asked) if asked else frozenset()
     rows = [
-        {"token": item, "reach": reach_words(item), "folded": fold_many(item["scopes"]), "marks": marks_of(item, now)}
+        {
+            "token": item,
+            "reach": reach_words(item),
+            "folded": fold_many(item["scopes"]),
+            "marks": marks_of(item, now, waiting=item["id"] in waiting),
+        }
         for item in page["items"]
     ]
     return render(
@@ -141,10 +152,16 @@ async def show_one(request: Request, console: ConsoleHere, session: SignedIn, to
     if not item["partial"]:
         query = TokenQuery(owner=None, parent=item["id"], limit=50)
         children = await list_tokens(console.management, session.actor, query)
+    grants, requests = await _approvals(console, session.actor, item)
+    used = None if item["partial"] else await show_usage(console.management, session.actor, item["id"], _USAGE)
     return render(
         request,
         "token.html",
         title=item["name"],
+        grants=grants,
+        requests=requests,
+        waiting=any(one["state"] == "pending" for one in requests),
+        used=used,
         token=item,
         scopes=[{"scope": scope, "folded": fold(scope["permissions"])} for scope in item["scopes"]],
         reach=reach_words(item),
@@ -156,6 +173,19 @@ async def show_one(request: Request, console: ConsoleHere, session: SignedIn, to
         own=item["id"] == session.actor.token.id,
         new="new" in request.query_params,
     )
+
+
+async def _approvals(console: Console, actor: Actor, item: Mapping[str, Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+    """What groups granted, and what still waits; nothing for those who may not see it."""
+    if item["partial"] or item["kind"] == TokenKind.LEGACY.value:
+        return (), ()
+    wanted = ApprovalQuery(token=item["id"], limit=20)
+    try:
+        granted = (await list_grants(console.management, actor, replace(wanted, state="active")))["items"]
+        asked = (await list_requests(console.management, actor, wanted))["items"]
+    except (ForbiddenError, NotFoundError):
+        return (), ()
+    return granted, [one for one in asked if one["state"] in ("pending", "denied")]
 
 
 async def _trail(console: Console, actor: Actor, token_id: str) -> list[Mapping[str, Any]] | None:
@@ -187,31 +217,3 @@ async def _effective(
         )
         why = HIDDEN_MESSAGE if decision.hide else describe(decision)
     return {"catalog": label, "folded": fold(allowed), "count": len(allowed), "of": len(names), "why": why}
-
-
-@router.get("/tokens/{token_id}/revoke")
-async def ask_to_revoke(request: Request, console: ConsoleHere, session: SignedIn, token_id: str) -> Response:
-    item = await show_token(console.management, session.actor, token_id)
-    children: Mapping[str, Any] = {"items": [], "next_cursor": None}
-    if not item["partial"]:
-        query = TokenQuery(parent=item["id"], limit=50)
-        children = await list_tokens(console.management, session.actor, query)
-    return render(
-        request,
-        "revoke.html",
-        title=f"Revoke {item['name']}",
-        token=item,
-        reach=reach_words(item),
-        children=[one for one in children["items"] if one["state"] != "revoked"],
-        more=children["next_cursor"] is not None,
-        own=item["id"] == session.actor.token.id,
-    )
-
-
-@router.post("/tokens/{token_id}/revoke")
-async def revoke(request: Request, console: ConsoleHere, session: SignedIn, token_id: str) -> Response:
-    form = await read_form(request, console)
-    if form.get("confirmed") != "yes":
-        raise ForbiddenError("nothing was revoked: say that you mean it")
-    shown = await revoke_token(console.management, session.actor, token_id, wait=form.get("wait") == "yes")
-    return RedirectResponse(f"/console/tokens/{shown['id']}", HTTPStatus.SEE_OTHER)

@@ -102,6 +102,17 @@
     return;
   }
 
+  // Beforehand: what would change, and who would have to approve it, follows what is chosen.
+  const beforehand = document.getElementById("beforehand");
+  if (beforehand && maker.dataset.look) {
+    const look = later(300, async () => {
+      const page = await ask(maker.dataset.look);
+      const found = page && page.getElementById("beforehand");
+      if (found) beforehand.replaceChildren(...found.childNodes);
+    });
+    maker.addEventListener("change", look);
+  }
+
   // Where: searching, adding and removing without a new page; the cursor stays where it was.
   if (maker.dataset.swap) {
     async function swap(go, focus) {

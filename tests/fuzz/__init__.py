@@ -1,0 +1,1 @@
+"""What strangers send, fuzzed: each target takes bytes and fails when a promise about them breaks."""

@@ -1,0 +1,17 @@
+"""The targets by name: importing the targets themselves would bring the service before it can be watched."""
+
+NAMES = (
+    "batch",
+    "catalog",
+    "check",
+    "graphql",
+    "headers",
+    "http",
+    "json",
+    "leaks",
+    "ndjson",
+    "path",
+    "secret",
+    "url",
+    "wire",
+)
