@@ -295,7 +295,7 @@ async def test_another_claim_may_name_the_user(scene):
         {"sub": ["7"]},
         {"at_hash": "bm90IGl0cyBoYXNo"},
     ],
-    ids=lambda claims: json.dumps(claims)[:60],
+    ids=range(24),
 )
 async def test_a_claim_that_is_not_right_signs_nobody_in(scene, claims):
     assert refused(await sign_in(scene, **claims))
