@@ -215,3 +215,33 @@ def test_a_decision_by_requirements_says_the_target_where_it_fell(
     rows = builders.rows(catalog, DANA, ACME, WEB, other, app, empty, token, members=MEMBER)
     decision = decide_in(MemoryWorld(rows), token.id, builders.call(id=id_))
     assert (decision.reason, decision.target) == (reason, said)
+
+
+@pytest.mark.parametrize(
+    ("admin", "role", "reason"),
+    [
+        (False, "member", Reason.OWNER_NOT_MEMBER),
+        (True, "member", Reason.GRANTED),
+        (True, "owner", Reason.GRANTED),
+    ],
+)
+def test_the_first_project_of_anothers_namespace_is_made_by_admins_alone(admin: bool, role: str, reason: Reason):
+    erin = builders.account("erin", admin=admin)
+    into = Target(TargetKind.BELOW, ("id",), ParameterKind.NAMESPACE)
+    sets = (RequirementSet((Item("issue:read", NodeKind.PROJECT, into),), min_role=role),)
+    catalog = builders.catalog(operations=(builders.operation(sets=sets, mutates=True),))
+    token = builders.token(erin[0], builders.scope(on=(DANA[1],)))
+    world = MemoryWorld(builders.rows(catalog, DANA, erin, token))
+    decision = decide_in(world, token.id, builders.call(id="dana"))
+    assert (decision.reason, decision.target) == (reason, "user:dana")
+
+
+@pytest.mark.parametrize(("needs", "reason"), [("member", Reason.GRANTED), ("owner", Reason.OWNER_ROLE_TOO_LOW)])
+def test_the_first_project_of_a_group_takes_the_role_of_the_call_too(needs: str, reason: Reason):
+    sets = (RequirementSet((Item("issue:read", NodeKind.PROJECT, BELOW),), min_role=needs),)
+    catalog = builders.catalog(operations=(builders.operation(sets=sets, mutates=True),))
+    empty = builders.group("empty")
+    token = builders.token(DANA[0], builders.scope(on=(empty,)))
+    rows = builders.rows(catalog, DANA, empty, token, members=((DANA[0], empty, "member"),))
+    decision = decide_in(MemoryWorld(rows), token.id, builders.call(id="empty"))
+    assert (decision.reason, decision.target) == (reason, "group:empty")

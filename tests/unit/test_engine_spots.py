@@ -10,7 +10,7 @@ from tests import builders
 from tests.builders import DAY, NOW
 from tests.support.memory_world import MemoryWorld, decide_in
 
-from authz_service.catalog.model import NO_ROLE_NEEDED
+from authz_service.catalog.model import NO_ROLE_NEEDED, Catalog
 from authz_service.directory.model import INSTANCE_ID, Node, NodeKind
 from authz_service.engine.case import open_case
 from authz_service.engine.model import Reason
@@ -51,22 +51,22 @@ def grant(owner: Token, group: Node, *pairs: tuple[str, Node]) -> Grant:
 
 
 def compare(
-    owner: Token, *policies: Policy, grants: tuple[Grant, ...] = (), members: Any = None
+    owner: Token, *policies: Policy, grants: tuple[Grant, ...] = (), members: Any = None, catalog: Catalog = CATALOG
 ) -> dict[str, set[str]]:
     """By place the permissions that are remembered as allowed; each bit was held against the engine's own decision."""
     rows = builders.rows(
-        CATALOG, DANA, ERIN, ACME, TEAM, WEB, OTHER, owner,
+        catalog, DANA, ERIN, ACME, TEAM, WEB, OTHER, owner,
         members=((DANA[0], ACME, "member"),) if members is None else members,
     )  # fmt: skip
     world = MemoryWorld(replace(rows, policies=list(policies), grants=list(grants)))
     found: dict[str, set[str]] = {}
     for text in PLACES:
-        case = open_case(owner, CATALOG, world, builders.ask(target=text))
+        case = open_case(owner, catalog, world, builders.ask(target=text))
         place = case.places.parse(text)
         assert place is not None
         spot = spot_at(case, place)
         found[text] = set()
-        for permission in CATALOG.permissions:
+        for permission in catalog.permissions:
             decision = decide_in(world, owner.id, builders.ask(permission.name, text))
             bit = 1 << permission.number
             assert bool(spot.allowed & bit) is (decision.reason is Reason.GRANTED), (text, permission.name, decision)
@@ -128,3 +128,22 @@ def test_admins_are_stopped_by_policies_as_everybody():
     assert found["project:acme/team/web"] == {"file:write"}
     assert found["group:acme/team"] == set()
     assert found["group:acme"] == {"issue:read", "issue:write"}
+
+
+@pytest.mark.parametrize("first", [None, "member", "owner"])
+@pytest.mark.parametrize("second", [None, "member", "owner"])
+@pytest.mark.parametrize("at_instance", [None, NO_ROLE_NEEDED, "owner"])
+def test_roles_admit_to_each_permission_as_it_says(first: str | None, second: str | None, at_instance: str | None):
+    catalog = builders.catalog(
+        builders.permission("issue:read", 0, boundaries={PROJECT: first, NodeKind.GROUP: second}),
+        builders.permission("file:read", 1, boundaries={PROJECT: second, NodeKind.INSTANCE: at_instance}),
+    )
+    names = ("issue:read", "file:read")
+    for role in ("member", "owner"):
+        mine = token(builders.scope(*names, on=(ACME,)), builders.scope(*names, reach=ReachKind.INSTANCE))
+        found = compare(mine, members=((DANA[0], ACME, role),), catalog=catalog)
+        needed = {"issue:read": first, "file:read": second}
+        assert found["project:acme/team/web"] == {
+            name for name, role_ in needed.items() if role_ in (None, "member", role)
+        }
+        assert found["instance"] == ({"file:read"} if at_instance == NO_ROLE_NEEDED else set())
