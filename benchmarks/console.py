@@ -5,7 +5,6 @@ Asked of `authz serve` as a browser would, by an admin and by the owner of the l
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
@@ -13,7 +12,6 @@ import re
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -22,7 +20,7 @@ import httpx
 from benchmarks.bulk import Issued
 from benchmarks.machine import describe_machine
 from benchmarks.population import Population, Size, store_tokens
-from benchmarks.searching import Actors, people
+from benchmarks.searching import Actors, people, read_arguments
 from benchmarks.servers import HOST
 from benchmarks.service import Keys, new_database, postgres, scratch, serve
 from benchmarks.workload import CATALOG
@@ -153,18 +151,8 @@ def table(found: Mapping[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tokens", type=int, default=100_000)
-    parser.add_argument("--projects", type=int, default=20_000)
-    parser.add_argument("--users", type=int, default=20_000)
-    parser.add_argument("--quick", action="store_true", help="a small run, to see that it works")
-    parser.add_argument("--output", type=Path, help="a file for all figures, as JSON")
-    given = parser.parse_args(arguments)
-    if given.quick:
-        given.tokens, given.projects, given.users = 300, 100, 60
-    groups = max(20, given.projects // 20)
-    size = Size(groups=groups, projects=given.projects, users=given.users, heavy=given.projects // 5)
-    found = run(tokens=given.tokens, size=size)
+    given = read_arguments(arguments, __doc__)
+    found = run(tokens=given.tokens, size=given.size)
     if given.output is not None:
         given.output.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
     print(table(found))

@@ -276,8 +276,9 @@ def table(found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def read_arguments(arguments: Sequence[str] | None, description: str | None) -> argparse.Namespace:
+    """How large a run is (`tokens`, `size`), whether it is a `quick` one, and the file for its `output`."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--tokens", type=int, default=100_000)
     parser.add_argument("--projects", type=int, default=20_000)
     parser.add_argument("--users", type=int, default=20_000)
@@ -287,8 +288,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.quick:
         given.tokens, given.projects, given.users = 300, 100, 60
     groups = max(20, given.projects // 20)
-    size = Size(groups=groups, projects=given.projects, users=given.users, heavy=given.projects // 5)
-    found = run(tokens=given.tokens, size=size)
+    given.size = Size(groups=groups, projects=given.projects, users=given.users, heavy=given.projects // 5)
+    return given
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    given = read_arguments(arguments, __doc__)
+    found = run(tokens=given.tokens, size=given.size)
     if given.output is not None:
         given.output.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
     print(table(found))

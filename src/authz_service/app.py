@@ -163,7 +163,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.serving = serving
     app.state.quick = None
     app.state.public_url = settings.public_url
-    gateways = GatewayPath(app, app, serving)
+    gateways = GatewayPath(app, serving)
     app.state.gateway_listener = OwnListener(gateways)
     apart = frozenset(find_apart(settings))
     at_main = frozenset(Surface) - apart

@@ -12,7 +12,7 @@ from typing import Final
 from urllib.parse import unquote_plus
 
 from fastapi import FastAPI, Request, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from authz_service.api.check.envoy import CONSTANTS_PREFIX, NAMES, PREFIX, STRIP, read_prefixed
 from authz_service.api.check.forward import FAMILIES, METHODS, Family, read_forwarded
@@ -62,10 +62,8 @@ _PREFIXED: Final[Sequence[_Form]] = [
 class GatewayPath:
     """A layer around the application. `quick` is set once that runs; without it everything goes on to the routes."""
 
-    def __init__(self, app: ASGIApp, documented: FastAPI, serving: Serving) -> None:
-        """`documented` is the application that `app` ends in: its state says which gateways are trusted."""
+    def __init__(self, app: FastAPI, serving: Serving) -> None:
         self._app = app
-        self._documented = documented
         self._serving = serving
         self._ids = RequestIds()
         self._timings: dict[tuple[str, int], Timings] = {}
@@ -95,7 +93,7 @@ class GatewayPath:
                 if given_id is not None:
                     return None
                 given_id = value
-        scope["app"] = self._documented
+        scope["app"] = self._app  # its state says which gateways are trusted
         request = Request(scope)
         request_id = self._ids.choose(given_id)
         quick.request_id = request_id
