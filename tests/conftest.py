@@ -39,6 +39,8 @@ BUDGETS = {
     "e2e": 240,
     "bench": 60,
 }
+# Their tests start servers and wait for them: one that fails is tried once more, and named at the end.
+SECOND_TRY = {"database", "integration", "faults", "e2e", "bench"}
 DATABASE_FIXTURES = {"postgres", "database_url", "empty_database_url", "make_database"}
 LEFTOVER_SECONDS = 3600
 ENOUGH_MEMORY = 2 << 30
@@ -75,6 +77,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item.add_marker(folder)
         if DATABASE_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("database")
+        if SECOND_TRY & {mark.name for mark in item.iter_markers()} and not config.getoption("--long"):
+            item.add_marker(pytest.mark.flaky(reruns=1))
         skip = item.get_closest_marker("long") and not config.getoption("--long")
         (left_out if skip else kept).append(item)
     if left_out:
@@ -112,8 +116,19 @@ class Budgets:
                 line = f"{folder}: {self._tests[folder]} tests, {spent:.1f} s of {budget} s"
                 over = spent > budget
                 terminalreporter.line(f"{line}: over its budget" if over else line, yellow=over)
+        again = terminalreporter.getreports("rerun")
+        if again:
+            terminalreporter.section("tried a second time")
+            for report in again:
+                terminalreporter.line(f"{report.nodeid}: {_why(report)}", yellow=True)
         if any("/test_docs" in name for name in self._files):
             _tell_what_pages_leave_out(terminalreporter)
+
+
+def _why(report: pytest.TestReport) -> str:
+    """The error that ended the first try, in a line."""
+    lines = report.longreprtext.strip().splitlines()
+    return next((line[1:].strip() for line in lines if line.startswith("E ")), lines[-1])
 
 
 def _tell_what_pages_leave_out(terminalreporter: pytest.TerminalReporter) -> None:

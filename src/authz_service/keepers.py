@@ -10,7 +10,7 @@ from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from authz_service.admin.asking_again import open_first_requests
+from authz_service.admin.asking_again import open_first_request
 from authz_service.admin.inactivity import AsPoliciesSay
 from authz_service.admin.management import Management
 from authz_service.admin.sweeps import Sweep, Sweeper, SweepRules
@@ -45,12 +45,13 @@ async def keep_asking(management: Management, point: DecisionPoint) -> None:
     """Ask groups about tokens that were used there without anybody's having asked them yet (P4)."""
     while True:
         await asyncio.sleep(_ASK_SECONDS)
-        unasked = list(point.unasked.take())
-        if unasked:
+        for one in list(point.unasked.take()):
             try:
-                await open_first_requests(management, unasked)
-            except AuthzError:
-                point.unasked.give_back(unasked)
+                await open_first_request(management, one)
+            except (AuthzError, SQLAlchemyError) as error:
+                point.unasked.give_back(one)
+                if not isinstance(error, DatabaseUnavailableError):
+                    logger().error("a group could not be asked", token=one.token, error=type(error).__name__)
 
 
 async def keep_sweeping(database: Database, rules: SweepRules, metrics: Metrics) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from tests.support.organisations import Organisation, organisation
 
 REQUIRED = {"approval": {"value": "required"}}
@@ -151,6 +152,24 @@ async def test_the_first_use_asks_where_nobody_ever_asked(acme):
     assert await acme.check(token) == "approval_denied"
     await asyncio.sleep(0.8)
     assert await acme.requests(acme.olga, state="pending") == []
+
+
+async def test_what_could_not_be_asked_is_asked_at_the_next_use(acme, capsys):
+    token = await acme.make(acme.dana)
+    await acme.put(acme.olga, "group:acme", grandfather="false", **REQUIRED)
+    database = acme.stage.database
+    async with database.transaction() as conn:
+        await conn.execute(text("alter table grant_request add constraint nothing check (false) not valid"))
+    assert await acme.check(token) == "approval_pending"
+    async with asyncio.timeout(10):
+        while "a group could not be asked" not in capsys.readouterr().out:
+            await asyncio.sleep(0.05)
+    async with database.transaction() as conn:
+        await conn.execute(text("alter table grant_request drop constraint nothing"))
+    async with asyncio.timeout(10):
+        while not await acme.requests(acme.olga, state="pending"):
+            assert await acme.check(token) == "approval_pending"
+            await asyncio.sleep(0.05)
 
 
 async def test_leaving_and_coming_back_leaves_the_grant_as_it_was(strict):

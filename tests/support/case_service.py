@@ -87,6 +87,8 @@ class CaseService:
         ours = {"source": GATEHOUSE}
         async with self.database.transaction() as conn:
             owner = "(select id from node where source = :source)"
+            # The service may be asking a group about a token of before: nothing comes between the statements below.
+            await conn.execute(text("lock table grant_request in share row exclusive mode"))
             for table in ("policy", "grant_request", "token_grant"):
                 await conn.execute(text(f"delete from {table}"))
             await conn.execute(text("delete from token_node"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -117,22 +117,18 @@ async def _ask(
     return [one for one in found if one is not None]
 
 
-async def open_first_requests(management: Management, unasked: Iterable[Unasked]) -> int:
-    """Ask for tokens that were used where nothing was ever asked for them. Answers how many requests were opened."""
-    opened = 0
-    for one in unasked:
+async def open_first_request(management: Management, unasked: Unasked) -> bool:
+    """Ask for a token that was used where nothing was ever asked for it. Whether a request was opened."""
 
-        async def work(conn: AsyncConnection, one: Unasked = one) -> int:
-            # What was pending stays pending: it takes no revision.
-            number = await open_first(conn, ChangeSet(), one.token, one.catalog, one.group)
-            if number is None:
-                return 0
-            record = (await tokens.find_by_id(conn, one.token)).record
-            if record is not None:
-                await tell(
-                    conn, EventKind.GRANT_REQUESTED, record.token, one.group, request=number, catalog=one.catalog
-                )
-            return 1
+    async def work(conn: AsyncConnection) -> bool:
+        # What was pending stays pending: it takes no revision.
+        number = await open_first(conn, ChangeSet(), unasked.token, unasked.catalog, unasked.group)
+        if number is None:
+            return False
+        record = (await tokens.find_by_id(conn, unasked.token)).record
+        if record is not None:
+            kind = EventKind.GRANT_REQUESTED
+            await tell(conn, kind, record.token, unasked.group, request=number, catalog=unasked.catalog)
+        return True
 
-        opened += await management.database.run_in_transaction(work)
-    return opened
+    return await management.database.run_in_transaction(work)

@@ -41,10 +41,9 @@ class UnaskedBook:
         if one not in self._seen and len(self._waiting) < _MOST:
             self._waiting[one] = None
 
-    def give_back(self, taken: Iterable[Unasked]) -> None:
+    def give_back(self, taken: Unasked) -> None:
         """What could not be asked: its next use notes it again."""
-        for one in taken:
-            self._seen.pop(one, None)
+        self._seen.pop(taken, None)
 
     def take(self) -> Iterable[Unasked]:
         """What was noted since the last take."""
