@@ -11,10 +11,28 @@ from tests import builders
 from tests.builders import DAY, NOW
 from tests.support.memory_world import MemoryWorld, decide_in
 
-from authz_service.directory.model import INSTANCE_ID, Node
+from authz_service.catalog.model import (
+    AnyOperation,
+    Bundle,
+    Item,
+    ParameterKind,
+    RequirementSet,
+    Target,
+    TargetKind,
+)
+from authz_service.directory.model import INSTANCE_ID, Node, NodeKind, Visibility
 from authz_service.engine.model import Decision, PolicyNote, Reason
 from authz_service.tokens.model import Scope, Token, TokenKind
-from authz_service.tokens.policy import ALWAYS, ApprovalRule, KindRule, LifetimeRule, Policy, set_aside
+from authz_service.tokens.policy import (
+    ALWAYS,
+    ApprovalRule,
+    InactivityRule,
+    KindRule,
+    LifetimeRule,
+    Policy,
+    inactivity_in_force,
+    set_aside,
+)
 
 DANA = builders.account("dana")
 ACME = builders.group("acme")
@@ -91,3 +109,54 @@ def test_a_life_of_exactly_the_limit_is_allowed():
 )
 def test_policies_are_set_aside_for_admins_and_evaluators_in_management_alone(catalog, scope, admin, aside):
     assert set_aside(replace(TOKEN, scopes=(scope,)), catalog, admin=admin) is aside
+
+
+FORBIDDEN = KindRule(ALWAYS)
+LEGACY = replace(TOKEN, kind=TokenKind.LEGACY, scopes=(), legacy_scopes=("api",))
+NO_LEGACY = PolicyNote("group:acme", "forbids legacy tokens", SINCE)
+
+
+def called(operations: tuple[Any, ...], asked: Any, *, token: Token = TOKEN, **rules: Any) -> Decision:
+    """Of an operation, where acme has these rules and is public."""
+    bundle = Bundle("api", any_operation=AnyOperation.ALL)
+    catalog = builders.catalog(operations=operations, bundles={"api": bundle}, forbidding_legacy_ends_public_reads=True)
+    acme = replace(ACME, visibility=Visibility.PUBLIC)
+    rows = builders.rows(catalog, DANA, acme, token, WEB, TEAM, members=((DANA[0], acme, "member"),))
+    return decide_in(MemoryWorld(replace(rows, policies=[policy(acme, **rules)])), token.id, asked)
+
+
+def test_a_call_that_no_table_has_is_stopped_by_kind_and_life_with_their_notes():
+    asked = builders.call("POST /elsewhere", target="group:acme")
+    assert called((), asked, token=LEGACY, approval=ApprovalRule(required=True)).allowed
+    found = called((), asked, token=LEGACY, kinds={TokenKind.LEGACY: FORBIDDEN})
+    assert (found.reason, found.target, found.policy) == (Reason.POLICY_FORBIDS_KIND, "group:acme", NO_LEGACY)
+    found = called((), asked, token=LEGACY, lifetimes={TokenKind.LEGACY: LifetimeRule(2)})
+    note = PolicyNote("group:acme", "allows lives of 2 days at most", SINCE)
+    assert (found.reason, found.target, found.policy) == (Reason.LIFETIME_EXCEEDS_POLICY, "group:acme", note)
+
+
+def test_what_is_open_at_a_public_place_is_closed_to_forbidden_legacy_tokens_where_the_catalog_says_so():
+    at = Target(TargetKind.PARAMETER, ("id",), ParameterKind.GROUP)
+    home = builders.operation("GET /groups/:id", sets=(), open=True, open_at=at)
+    asked = builders.call("GET /groups/:id", id="acme")
+    assert called((home,), asked, token=LEGACY).reason is Reason.GRANTED_OPEN
+    assert called((home,), asked, kinds={TokenKind.FINE_GRAINED: FORBIDDEN}).reason is Reason.GRANTED_OPEN
+    found = called((home,), asked, token=LEGACY, kinds={TokenKind.LEGACY: FORBIDDEN})
+    assert (found.reason, found.target, found.policy) == (Reason.POLICY_FORBIDS_KIND, "group:acme", NO_LEGACY)
+
+
+def test_a_search_below_a_group_says_what_it_used_or_which_policy_stopped_it():
+    below = Target(TargetKind.BELOW, ("id",), ParameterKind.GROUP)
+    sets = (RequirementSet((Item("issue:read", NodeKind.PROJECT, below),)),)
+    search = builders.operation("GET /groups/:id/issues", sets=sets)
+    found = called((search,), builders.call("GET /groups/:id/issues", id="acme"))
+    assert (found.reason, found.used) == (Reason.GRANTED, (("issue:read", "group:acme"),))
+    found = called((search,), builders.call("GET /groups/:id/issues", id="acme"), approval=ApprovalRule(required=True))
+    assert (found.reason, found.target) == (Reason.APPROVAL_PENDING, "group:acme")
+    assert found.policy == PolicyNote("group:acme", "requires approval", SINCE, ACME.id)
+
+
+@pytest.mark.parametrize(("limits", "days"), [((), None), ((None,), None), ((30, None, 7, 9), 7)])
+def test_the_shortest_idle_time_of_all_policies_is_in_force(limits: tuple[int | None, ...], days: int | None):
+    way = [policy(ACME, inactivity=None if limit is None else InactivityRule(limit)) for limit in limits]
+    assert inactivity_in_force(way) == days
