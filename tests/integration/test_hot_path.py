@@ -58,6 +58,9 @@ CHECKS: list[dict[str, Any] | list[Any] | str | int | None] = [
     {**GOOD, "token": "azt_k1_x"},
     {**GOOD, "token": ""},
     {**GOOD, "token": 5},
+    {**GOOD, "resource": "", "action": ""},
+    {**GOOD, "resource": None, "action": None},
+    {**GOOD, "resource": "", "action": "", "target": "instance"},
     {**GOOD, "attributes": {"resource.status": "open"}},
     {**GOOD, "attributes": {"subject.role": "owner"}},
     {**GOOD, "client_address": "10.0.0.1"},
@@ -133,6 +136,7 @@ MANY: list[Any] = [
         {"resource": "job", "action": "read", "target": target}
         for target in ("acme/web", "hidden/plan", "nobody", "acme")
     ],
+    [{"resource": "", "action": "", "target": "acme/web"}, {"resource": "job", "action": "", "target": "acme/web"}],
     [{"resource": "job", "action": "read"}],
     [{"resource": "job", "action": "read", "target": None}],
     [{"resource": "job", "action": "read", "target": "acme/web", "extra": 1}],

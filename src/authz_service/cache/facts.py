@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -27,13 +26,13 @@ from authz_service.cache.keys import (
     UnderKey,
     UserKey,
 )
+from authz_service.cache.spots import Spots
 from authz_service.catalog.graphql_schema import ApiSchema
 from authz_service.catalog.model import Catalog, ParameterKind
 from authz_service.compiler.approvals import Approval, compile_approvals, compile_policies
 from authz_service.compiler.compile import compile_lookup
 from authz_service.compiler.lookup import Lookup
 from authz_service.directory.model import INSTANCE_ID, Node, NodeId, NodeKind, User
-from authz_service.engine.spot import Spot
 from authz_service.tokens.grants import Approvals
 from authz_service.tokens.model import Token, TokenId
 from authz_service.tokens.policy import Policy
@@ -67,16 +66,6 @@ class GrantsEntry:
 
     approvals: Approvals
     compiled: dict[str, Mapping[NodeId, Approval]] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class KnownSpot:
-    """A spot, and by permission number the encoded denials that were given there, and how often it was used."""
-
-    spot: Spot
-    denials: dict[int, bytes] = field(default_factory=dict)
-    uses: dict[int, int] = field(default_factory=lambda: defaultdict(int))
-    """Allows by permission number; a usage book gives one that tells it when it is begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +114,8 @@ class Facts:
         self.free_externals: Bounded[ExternalKey, None] = Bounded(bounds.questions)
         self.above: Bounded[int, frozenset[int]] = Bounded(bounds.users)
         self.under: Bounded[UnderKey, tuple[int, ...]] = Bounded(max(_LEAST_UNDER, bounds.questions // 100))
-        self.spots: Bounded[tuple[int, str, str | tuple[ParameterKind, str]], KnownSpot] = Bounded(bounds.spots)
-        """By entry serial, catalog as asked and target as asked. Rests on the facts above: gone when any of them is."""
+        self.spots = Spots(bounds.spots)
+        """Rests on the facts above: gone when any of them is."""
         self.policy_rows: dict[str, tuple[Policy, ...]] = {}
         self.policy_books: dict[str, Mapping[NodeId, Policy]] = {}
         self.approvals: Bounded[TokenId, GrantsEntry] = Bounded(bounds.tokens)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 from authz_service.cache.bounded import Bounded
+from authz_service.cache.spots import PlaceKey
 from authz_service.catalog.model import Catalog, Operation, ParameterKind, Target, TargetKind
 from authz_service.catalog.routes import Match, Router
 from authz_service.directory.model import NodeKind
@@ -14,7 +15,6 @@ from authz_service.directory.model import NodeKind
 _MOST_CALLS: Final = 50_000
 _LONGEST_PATH: Final = 256
 
-PlaceKey: TypeAlias = tuple[ParameterKind, str]
 """What a path's parameters name: the kind of thing, and their text."""
 
 

@@ -8,13 +8,14 @@ from typing import Final, TypeAlias
 
 from authz_service.cache.bounded import Bounded
 from authz_service.cache.clock import elapsed
-from authz_service.cache.facts import KnownSpot, NotAtHandError, TokenEntry
+from authz_service.cache.facts import NotAtHandError, TokenEntry
+from authz_service.cache.spots import YES, KnownSpot, PlaceKey, Places
 from authz_service.catalog.model import Catalog
 from authz_service.engine.case import Case, open_case
 from authz_service.engine.decide import token_failure
 from authz_service.engine.model import Decision, PermissionRequest, Reason, Request, allow
 from authz_service.engine.spot import has_spots, spot_at
-from authz_service.pdp.calls import Calls, PlaceKey
+from authz_service.pdp.calls import Calls
 from authz_service.pdp.check import ANY_CATALOG, EVALUATE, MANAGEMENT, DecisionPoint, Use, parse_catalog
 from authz_service.pdp.question import HttpCall
 from authz_service.store.changes import Stamp
@@ -25,6 +26,7 @@ Encode: TypeAlias = Callable[[Decision, Token], bytes]
 _GRANTED: Final = allow(Reason.GRANTED)
 _FOREVER: Final = float("inf")
 _EVALUATE: Final[tuple[str, str]] = tuple(EVALUATE.split(":"))  # type: ignore[assignment]
+_NOWHERE: Final[Places] = {}
 _MOST_DENIALS: Final = 64
 
 
@@ -42,9 +44,9 @@ class Known:
     valid_until: float
     granted: bytes
     asks: frozenset[str] | None
-    serial: int
-    """The entry's own."""
     may_ask_in: int = -1
+    places: dict[str, Places] = field(default_factory=dict)
+    """By the catalog as it was asked for; empty ones where what was known is known no more."""
     calls: dict[str, Calls] = field(default_factory=dict)
     """By the catalog as it was asked for."""
 
@@ -71,7 +73,6 @@ class QuickAnswers:
         self._follower = point.follower
         # Kept at hand: they are filled and emptied, and never others.
         self._tokens = point.facts.tokens
-        self._spots = point.facts.spots
         self._clock = point.follower.clock
         self._records = point.records
         self.request_id = b""
@@ -137,32 +138,34 @@ class QuickAnswers:
 
     def _may_ask(self, caller: Known) -> bool:
         """Whether the caller is known to hold `decision:evaluate` everywhere; False says nothing."""
-        found = self._spots.get((caller.serial, MANAGEMENT, "instance"))
-        number = None if found is None else found.spot.numbers.get(_EVALUATE)
-        if found is None or number is None or not found.spot.allowed >> number & 1:
+        found = caller.places.get(MANAGEMENT, _NOWHERE).get("instance")
+        number = None if found is None else found.numbers.get(_EVALUATE)
+        if found is None or number is None or found.allowed[number] != YES:
             return False
         caller.may_ask_in = self._facts.generation
         return True
 
     def answer(self, known: Known, catalog: str, resource: str, action: str, target: str) -> bytes | None:
         """The encoded decision, without a revision: that is the follower's `applied`, as long as nobody awaits."""
-        found = self._spots.get((known.serial, catalog, target))
+        found = known.places.get(catalog, _NOWHERE).get(target)
         if found is None:
             return None
-        spot = found.spot
-        number = spot.numbers.get((resource, action))
-        if number is None:
-            return None
-        if spot.allowed >> number & 1:
-            self._granted += 1
-            found.uses[number] += 1
-            if self._records.on:
-                self._note(known, catalog, f"{resource}:{action}", target, Reason.GRANTED)
-            return known.granted
-        denial = self._denied(known, found, number, f"{resource}:{action}")
-        if denial is not None and self._records.on:
-            self._note(known, catalog, f"{resource}:{action}", target, _reason_of(found, number))
-        return denial
+        if found.action == action and found.resource == resource:
+            found.calls += 1
+        else:
+            number = found.numbers.get((resource, action))
+            if number is None:
+                return None
+            if found.allowed[number] != YES:
+                denial = self._denied(known, found, number, f"{resource}:{action}")
+                if denial is not None and self._records.on:
+                    self._note(known, catalog, f"{resource}:{action}", target, _reason_of(found, number))
+                return denial
+            found.count(number, resource, action)
+        self._granted += 1
+        if self._records.on:
+            self._note(known, catalog, f"{resource}:{action}", target, Reason.GRANTED)
+        return known.granted
 
     def answer_call(self, known: Known, catalog: str, method: str, path: str) -> bytes | None:
         """The same for a request of an API, where its whole requirement is one permission at one place."""
@@ -170,13 +173,13 @@ class QuickAnswers:
         call = None if calls is None else calls.find(method, path)
         if call is None:
             return None
-        found = self._spots.get((known.serial, catalog, call.place))
+        found = known.places.get(catalog, _NOWHERE).get(call.place)
         needed = None if found is None else call.needs.get(found.spot.boundary)
         if found is None or needed is None:
             return None
-        if found.spot.allowed >> needed.number & 1:
+        if found.allowed[needed.number] == YES:
             self._granted += 1
-            found.uses[needed.number] += 1
+            found.count(needed.number)
             if self._records.on:
                 self._note_call(known, catalog, method, path, Reason.GRANTED)
             return known.granted
@@ -189,10 +192,11 @@ class QuickAnswers:
         self, known: Known, catalog: str, about: PermissionRequest | HttpCall, address: str | None
     ) -> Judged | None:
         """`answer` or `answer_call`, not yet in words, of a client at this address."""
+        places = known.places.get(catalog, _NOWHERE)
         if isinstance(about, HttpCall):
             calls = known.calls.get(catalog)
             call = None if calls is None or about.target is not None else calls.find(about.method, about.path)
-            found = None if call is None else self._spots.get((known.serial, catalog, call.place))
+            found = None if call is None else places.get(call.place)
             needed = None if call is None or found is None else call.needs.get(found.spot.boundary)
             if call is None or found is None or needed is None:
                 return None
@@ -201,8 +205,8 @@ class QuickAnswers:
         else:
             permission, told, deniable = about.permission, (about.permission,), True
             resource, _, action = permission.partition(":")
-            spot = None if about.target is None else self._spots.get((known.serial, catalog, about.target))
-            numbered = None if spot is None else spot.spot.numbers.get((resource, action))
+            spot = None if about.target is None else places.get(about.target)
+            numbered = None if spot is None else spot.numbers.get((resource, action))
             if spot is None or numbered is None:
                 return None
             found, number = spot, numbered
@@ -223,12 +227,12 @@ class QuickAnswers:
     ) -> Judged | None:
         """`permission` None is for what can only be allowed here."""
         spot, token = found.spot, known.entry.token
-        if spot.allowed >> number & 1:
+        if found.allowed[number] == YES:
             owner = self._owner_of(token)
             if owner is None:
                 return None
             self._granted += 1
-            found.uses[number] += 1
+            found.count(number)
             return Judged(_GRANTED, token, Use(owner, told))
         if permission is None or not spot.deniable >> number & 1:
             return None
@@ -293,22 +297,26 @@ class QuickAnswers:
         """
         if self._records.on:
             return None
-        spots = self._spots
-        serial = known.serial
+        places = known.places.get(catalog, _NOWHERE)
         granted = known.granted
         answers = []
-        used: list[tuple[dict[int, int], int]] = []
+        used: list[KnownSpot] = []
+        others: list[tuple[KnownSpot, int, str, str]] = []
         elsewhere = 0
         for resource, action, target in items:
-            found = spots.get((serial, catalog, target))
+            found = places.get(target)
             if found is None:
                 return None
-            number = found.spot.numbers.get((resource, action))
+            if found.action == action and found.resource == resource:
+                answers.append(granted)
+                used.append(found)
+                continue
+            number = found.numbers.get((resource, action))
             if number is None:
                 return None
-            if found.spot.allowed >> number & 1:
+            if found.allowed[number] == YES:
                 answers.append(granted)
-                used.append((found.uses, number))
+                others.append((found, number, resource, action))
                 continue
             denial = found.denials.get(number) or self._deny(known, found, number, f"{resource}:{action}")
             if denial is None:
@@ -316,11 +324,14 @@ class QuickAnswers:
             answers.append(denial)
             elsewhere += found.spot.elsewhere >> number & 1
         # Only now: a batch that goes the long way is counted there.
-        for uses, number in used:
-            uses[number] += 1
-        self._granted += len(used)
+        for found in used:
+            found.calls += 1
+        for found, number, resource, action in others:
+            found.count(number, resource, action)
+        granted_now = len(used) + len(others)
+        self._granted += granted_now
         self._outside += elsewhere
-        self._missing += len(answers) - len(used) - elsewhere
+        self._missing += len(answers) - granted_now - elsewhere
         return answers
 
     def learn_caller(self, asker: bytes | str, secret: str) -> None:
@@ -358,23 +369,25 @@ class QuickAnswers:
         case = open_case(token, found, facts, request)
         calls = self._calls_of(found) if any(isinstance(one, HttpCall) for one in asked) else None
         for one in dict.fromkeys(asked):
-            self._learn_place(case, (entry.serial, catalog), one, calls)
+            self._learn_place(case, entry.serial, catalog, one, calls)
         known = self._known.get(secret)
         if known is None or known.entry is not entry:
-            self._known[secret] = Known(
+            known = self._known[secret] = Known(
                 token.id,
                 entry,
                 -_FOREVER if token.not_before is None else token.not_before.timestamp(),
                 _FOREVER if token.expires_at is None else token.expires_at.timestamp(),
                 self._encode(allow(Reason.GRANTED), token),
                 None if ANY_CATALOG in token.evaluates else frozenset(token.evaluates),
-                entry.serial,
             )
+        places = facts.spots.of(entry.serial, catalog)
+        if places is not None:
+            known.places[catalog] = places
         if calls is not None:
-            self._known[secret].calls[catalog] = calls
+            known.calls[catalog] = calls
 
     def _learn_place(
-        self, case: Case, known: tuple[int, str], asked: str | HttpCall | None, calls: Calls | None
+        self, case: Case, serial: int, catalog: str, asked: str | HttpCall | None, calls: Calls | None
     ) -> None:
         key: str | PlaceKey
         if isinstance(asked, HttpCall):
@@ -386,14 +399,15 @@ class QuickAnswers:
             return
         else:
             key = asked
-        spots = self._spots
-        if (*known, key) not in spots:
-            place = case.places.parse(key) if isinstance(key, str) else case.places.parameter(*key)
-            if place is not None:
-                spot = spots[*known, key] = KnownSpot(spot_at(case, place))
-                usage = self._point.usage
-                if usage is not None:
-                    spot.uses = usage.open(case.token.id, case.catalog, place.id)
+        spots = self._facts.spots
+        places = spots.of(serial, catalog)
+        if places is not None and key in places:
+            return
+        place = case.places.parse(key) if isinstance(key, str) else case.places.parameter(*key)
+        if place is not None:
+            usage = self._point.usage
+            tell = None if usage is None else usage.open(case.token.id, case.catalog, place.id)
+            spots.put(serial, catalog, key, KnownSpot(spot_at(case, place), tell))
 
     def _calls_of(self, catalog: Catalog) -> Calls:
         known = self._calls.get(catalog.label)

@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
 
 from authz_service.cache.facts import Facts, NotAtHandError
+from authz_service.cache.spots import KnownSpot
 from authz_service.catalog.model import Catalog
 from authz_service.directory.model import DEFAULT_SOURCE, INSTANCE_ID, NodeId, NodeKind, parse_target
 from authz_service.engine.model import Decision
@@ -30,41 +31,21 @@ _BATCH: Final = 1_000
 _PRUNE_SECONDS: Final = 3_600.0
 
 
-class Uses(dict[int, int]):
-    """Calls by permission number, of one token at one place: `uses[number] += 1`, and no more.
-
-    The first count after a fold tells the book; every other one is a dictionary's.
-    """
-
-    __slots__ = ("_book", "catalog", "place", "token")
-
-    def __init__(self, book: UsageBook, token: TokenId, catalog: Catalog, place: NodeId) -> None:
-        super().__init__()
-        self._book = book
-        self.token = token
-        self.catalog = catalog
-        self.place = str(place)
-
-    def __missing__(self, number: int) -> int:
-        if not self:
-            self._book.dirty.append(self)
-        return 0
-
-
 class UsageBook:
     """One worker's counts since the last fold."""
 
     def __init__(self, most: int = _MOST_KEPT) -> None:
-        self.dirty: list[Uses] = []
+        self._told: list[tuple[TokenId, Catalog, str, KnownSpot]] = []
         self.dropped = 0
         """Uses that were not counted, because there was no room or their place was not known."""
         self._most = most
         self._noted: dict[Key, int] = {}
         self._networks: dict[tuple[TokenId, str], int] = {}
 
-    def open(self, token: TokenId, catalog: Catalog, place: NodeId) -> Uses:
-        """Counts for what is remembered of a token at a place; nothing is lost when it is forgotten meanwhile."""
-        return Uses(self, token, catalog, place)
+    def open(self, token: TokenId, catalog: Catalog, place: NodeId) -> Callable[[KnownSpot], None]:
+        """Whom to tell of uses of a token at a place; nothing is lost when the spot is forgotten meanwhile."""
+        told, place_text = self._told, str(place)
+        return lambda spot: told.append((token, catalog, place_text, spot))
 
     def note(self, token: TokenId, catalog: str, permission: str, place: str, calls: int = 1) -> None:
         """`place` is a node's id in digits, the text of a place without a directory, or `anywhere`."""
@@ -94,12 +75,10 @@ class UsageBook:
 
     def take(self) -> tuple[list[Use], list[NetworkUse]]:
         """Everything since the last take, which is then no longer here."""
-        dirty, self.dirty = self.dirty, []
-        for uses in dirty:
-            for number, calls in uses.items():
-                permission = uses.catalog.permissions[number].name
-                self.note(uses.token, uses.catalog.name, permission, uses.place, calls)
-            uses.clear()
+        for token, catalog, place, spot in self._told:
+            for number, calls in spot.take_uses().items():
+                self.note(token, catalog.name, catalog.permissions[number].name, place, calls)
+        self._told.clear()
         noted, self._noted = self._noted, {}
         networks, self._networks = self._networks, {}
         return (
