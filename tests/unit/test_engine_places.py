@@ -10,7 +10,7 @@ from tests.support.memory_world import MemoryWorld
 
 from authz_service.catalog.model import Catalog, OwnerCheck
 from authz_service.compiler.lookup import Lookup
-from authz_service.directory.model import INSTANCE_ID, Node, NodeKind
+from authz_service.directory.model import INSTANCE_ID, Node, NodeKind, Visibility
 from authz_service.engine.case import open_case
 from authz_service.engine.model import Reason, TracedItem
 from authz_service.engine.places import DirectoryPlaces, UpstreamPlaces, node_text, upstream_chain
@@ -130,3 +130,21 @@ def test_without_a_place_of_their_own_an_owner_is_no_place_of_a_trace():
     case = open_case(token, catalog, WORLD, builders.ask())
     kind = builders.operation().sets[0].items[0].target.kind
     assert case.traced_place(TracedItem("issue:read", NodeKind.USER, None, Reason.GRANTED, kind, None)) is None
+
+
+def test_a_place_whose_way_up_breaks_off_is_itself():
+    lost = builders.group("lost", None)
+    lost = replace(lost, parent=999_999)
+    places = DirectoryPlaces(builders.catalog(), TOKEN, MemoryWorld(builders.rows(builders.catalog(), lost)))
+    found = places.parse("group:lost")
+    assert found is not None
+    assert (found.chain, found.text) == ((lost.id,), "group:lost")
+
+
+def test_somebody_unknown_sees_no_private_place():
+    place = directory().parse("group:acme")
+    assert place is not None
+    assert directory().seen(place) is False
+    stranger = DirectoryPlaces(builders.catalog(), replace(TOKEN, owner=999_999), WORLD)
+    assert stranger.seen(place) is False
+    assert stranger.seen(replace(place, visibility=Visibility.PUBLIC)) is True

@@ -21,8 +21,12 @@ from authz_service.catalog.model import (
     TargetKind,
 )
 from authz_service.directory.model import INSTANCE_ID, Node, NodeKind, Visibility
+from authz_service.engine.attributes import Assumption
+from authz_service.engine.case import open_case
+from authz_service.engine.items import PASSED, STAGE_GIVEN, ItemJudge
 from authz_service.engine.model import Decision, PolicyNote, Reason
-from authz_service.tokens.model import Scope, Token, TokenKind
+from authz_service.tokens.grants import Grant, GrantState
+from authz_service.tokens.model import ReachKind, Scope, Token, TokenKind
 from authz_service.tokens.policy import (
     ALWAYS,
     ApprovalRule,
@@ -160,3 +164,95 @@ def test_a_search_below_a_group_says_what_it_used_or_which_policy_stopped_it():
 def test_the_shortest_idle_time_of_all_policies_is_in_force(limits: tuple[int | None, ...], days: int | None):
     way = [policy(ACME, inactivity=None if limit is None else InactivityRule(limit)) for limit in limits]
     assert inactivity_in_force(way) == days
+
+
+def test_a_ban_that_began_says_when_it_began():
+    begun = NOW - DAY
+    found = denied(policy(ACME, kinds={TokenKind.FINE_GRAINED: KindRule(begun)}))
+    assert found.policy == PolicyNote("group:acme", "forbids fine-grained tokens", begun)
+
+
+@pytest.mark.parametrize(("admin", "held"), [(False, "decision:evaluate"), (True, "token:read")])
+def test_management_by_admins_and_evaluators_is_under_no_policy(admin: bool, held: str):
+    asked = builders.permission(held, 0)
+    for name, reason in (("authz", Reason.GRANTED), ("orders", Reason.POLICY_FORBIDS_KIND)):
+        catalog = builders.catalog(asked, name=name)
+        erin = builders.account("erin", admin=admin)
+        everywhere = replace(builders.scope(held, reach=ReachKind.INSTANCE), catalog=name)
+        token = builders.token(erin[0], replace(everywhere), catalogs={name: 1})
+        ban = Policy(INSTANCE_ID, name, kinds={TokenKind.FINE_GRAINED: FORBIDDEN}, since=SINCE)
+        permission = replace(asked, boundaries={NodeKind.INSTANCE: "none"})
+        rows = builders.rows(replace(catalog, permissions=(permission,)), erin, token)
+        world = MemoryWorld(replace(rows, policies=[ban]))
+        request = replace(builders.ask(held, "instance"), catalog=name)
+        assert decide_in(world, token.id, request).reason is reason
+
+
+STATED = builders.permission("issue:read", 0, when=(("resource.stage", "live"),))
+
+
+def live(node: Node) -> Node:
+    return replace(node, attributes={"stage": "live"})
+
+
+def test_an_approval_covers_what_an_attribute_of_the_place_lets_confer():
+    catalog = builders.catalog(STATED)
+    web = live(WEB)
+    rows = builders.rows(catalog, DANA, ACME, TEAM, web, TOKEN, members=((DANA[0], ACME, "member"),))
+    required = policy(ACME, approval=ApprovalRule(required=True))
+    given = Grant(1, TOKEN.id, catalog.name, ACME.id, GrantState.ACTIVE, frozenset([("issue:read", ACME.id)]))
+    asked = builders.ask(target="project:acme/team/web")
+    pending = decide_in(MemoryWorld(replace(rows, policies=[required])), TOKEN.id, asked)
+    assert (pending.reason, pending.target) == (Reason.APPROVAL_PENDING, "project:acme/team/web")
+    assert decide_in(MemoryWorld(replace(rows, policies=[required], grants=[given])), TOKEN.id, asked).allowed
+
+
+def test_a_first_project_is_made_where_an_attribute_of_the_namespace_lets_it():
+    catalog = builders.catalog(STATED)
+    into = Target(TargetKind.BELOW, ("id",), ParameterKind.NAMESPACE)
+    sets = (RequirementSet((Item("issue:read", NodeKind.PROJECT, into),)),)
+    catalog = builders.catalog(STATED, operations=(builders.operation("POST /projects", sets=sets, mutates=True),))
+    dana = (DANA[0], live(DANA[1]))
+    token = builders.token(DANA[0], builders.scope(reach=ReachKind.PERSONAL_PROJECTS))
+    asked = builders.call("POST /projects", id="dana")
+    assert decide_in(MemoryWorld(builders.rows(catalog, dana, token)), token.id, asked).allowed
+    plain = decide_in(MemoryWorld(builders.rows(catalog, DANA, token)), token.id, asked)
+    assert (plain.reason, plain.absent) == (Reason.ATTRIBUTE_MISSING, ("resource.stage",))
+
+
+def test_an_approval_below_covers_what_the_owners_role_lets_confer():
+    as_member = builders.permission(
+        "issue:read", 0, boundaries={NodeKind.PROJECT: None}, when=(("subject.role", "member"),)
+    )
+    catalog = builders.catalog(as_member)
+    rows = builders.rows(catalog, DANA, ACME, TEAM, WEB, TOKEN, members=((DANA[0], ACME, "member"),))
+    required = policy(TEAM, approval=ApprovalRule(required=True))
+    given = Grant(1, TOKEN.id, catalog.name, TEAM.id, GrantState.ACTIVE, frozenset([("issue:read", TEAM.id)]))
+    item = Item("issue:read", NodeKind.PROJECT, Target(TargetKind.CALLER))
+    for grants, reason in (((), Reason.APPROVAL_PENDING), ((given,), Reason.GRANTED)):
+        world = MemoryWorld(replace(rows, policies=[required], grants=list(grants)))
+        case = open_case(TOKEN, catalog, world, builders.ask(target="group:acme"))
+        place = case.places.parse("group:acme")
+        assert place is not None
+        verdict = ItemJudge(case, None, Assumption()).judge(item, replace(place, whole=True), None)
+        assert (verdict.reason, verdict.target) == (reason, "group:acme")
+        assert verdict.policy == (
+            None if grants else PolicyNote("group:acme/team", "requires approval", SINCE, TEAM.id)
+        )
+
+
+def test_what_a_coarse_token_has_in_public_alone_it_has_not_in_all_projects_of_a_public_group():
+    bundles = {
+        "api": Bundle("api", permissions=frozenset(["issue:read"])),
+        "open": Bundle("open", permissions=frozenset(["issue:read"]), public_only=True),
+    }
+    catalog = builders.catalog(builders.permission(boundaries={NodeKind.PROJECT: None}), bundles=bundles)
+    acme = replace(ACME, visibility=Visibility.PUBLIC)
+    item = Item("issue:read", NodeKind.PROJECT, Target(TargetKind.CALLER))
+    for name, stage in (("api", PASSED), ("open", STAGE_GIVEN)):
+        token = replace(LEGACY, legacy_scopes=(name,))
+        rows = builders.rows(catalog, DANA, acme, TEAM, WEB, token, members=((DANA[0], acme, "member"),))
+        case = open_case(token, catalog, MemoryWorld(rows), builders.ask(target="group:acme"))
+        place = case.places.parse("group:acme")
+        assert place is not None
+        assert ItemJudge(case, None, Assumption()).judge(item, replace(place, whole=True), None).stage == stage
