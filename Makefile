@@ -29,10 +29,9 @@ test: setup ## all tests but the long ones
 test-fast: setup ## the tests without a database, within half a minute
 	AUTHZ_EXAMPLES=2000 $(PYTEST) -n $(JOBS) -m "not database" $(QUICK)
 
-test-long: setup ## all tests but the faults, with many more generated examples and the long ones
-	AUTHZ_EXAMPLES=1000000 $(PYTEST) -n $(JOBS) --dist loadfile --long --hypothesis-profile=long \
-		-o faulthandler_timeout=3600 \
-		--ignore=tests/faults tests
+test-long: setup ## what more examples and more time make better: a million generated decisions, the stateful suite for 20 minutes
+	AUTHZ_EXAMPLES=1000000 $(PYTEST) -n $(JOBS) --dist worksteal --long --hypothesis-profile=long \
+		-o faulthandler_timeout=3600 -m "property or long" --ignore=tests/faults tests
 
 test-faults: setup ## processes that die and links that break, and the service without its protections, for minutes
 	$(PYTHON) tools/debian_packages.py
