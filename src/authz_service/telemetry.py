@@ -148,6 +148,9 @@ class Metrics:
                 "authz_processor_seconds", "Seconds of processor time that the workers used", registry=registry
             ),
         }
+        self.part_failures = Counter(
+            "authz_part_failures", "Parts of a worker that failed and were started again", ["part"], registry=registry
+        )
         self.sweeps = Counter("authz_sweeps", "Runs of sweeps that this process ended", ["sweep"], registry=registry)
         self.sweep_failures = Counter("authz_sweep_failures", "Runs that failed", ["sweep"], registry=registry)
         self.swept = Counter("authz_swept", "What sweeps dealt with", ["sweep"], registry=registry)

@@ -405,3 +405,22 @@ def test_the_hash_takes_in_every_column_but_the_chain_itself():
 
 def _epoch():
     return datetime(2026, 1, 1, tzinfo=UTC)
+
+
+async def test_a_statement_that_fails_does_not_end_the_sealing(whole_stage):
+    metrics = whole_stage.app.state.serving.metrics
+    async with whole_stage.database.transaction() as conn:
+        await conn.execute(text("alter table audit rename column prev_hash to gone"))
+    await changes(whole_stage, 3)
+    async with asyncio.timeout(20):
+        while not metrics.part_failures.labels("audit")._value.get():
+            await asyncio.sleep(0.05)
+    async with whole_stage.database.transaction() as conn:
+        await conn.execute(text("alter table audit rename column gone to prev_hash"))
+    unsealed = 3
+    async with asyncio.timeout(20):
+        while unsealed:
+            async with whole_stage.database.read() as conn:
+                found = await conn.execute(text("select count(*) from audit where hash is null"))
+                unsealed = found.scalar_one()
+            await asyncio.sleep(0.05)

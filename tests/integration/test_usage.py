@@ -10,7 +10,8 @@ from sqlalchemy import text
 from tests.support.managing import Stage, staged
 
 from authz_service.errors import DatabaseUnavailableError
-from authz_service.pdp.usage import UsageBook, fold, keep_folding
+from authz_service.keepers import keep_folding
+from authz_service.pdp.usage import UsageBook, fold
 from authz_service.store import usage
 from authz_service.store.database import Database
 from authz_service.store.usage import ANYWHERE, MANY, NetworkUse, Use

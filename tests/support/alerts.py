@@ -51,6 +51,11 @@ FIRES: Final[Mapping[str, tuple[Mapping[str, str], str, tuple[Mapping[str, str],
         "60m",
         ({"kind": "tokens"},),
     ),
+    "AuthzPartFails": (
+        {f'authz_part_failures_total{{{_A},part="audit"}}': "0+1x480"},
+        "60m",
+        ({"part": "audit"},),
+    ),
     "AuthzSweepsFail": (
         {f'authz_sweep_failures_total{{{_A},sweep="expiring"}}': "0+1x480"},
         "60m",

@@ -18,8 +18,8 @@ from tests.support.browser import WIDE, browser
 from tests.support.processes import DevService, dev_service
 
 from authz_service.admin.signing import make_link
-from authz_service.app import open_management
 from authz_service.config import load_settings
+from authz_service.running import open_management
 
 CHECKOUT = "project:bakery/shop/checkout"
 PATIENCE = 60_000

@@ -17,9 +17,10 @@ from authz_service.admin.drafts import ScopeDraft, TokenDraft
 from authz_service.admin.management import Actor, Management
 from authz_service.admin.tokens import create_token, revoke_token
 from authz_service.api.state import Services
-from authz_service.app import create_app, open_management
+from authz_service.app import create_app
 from authz_service.cli.demo.seed import DemoTokens, seed
 from authz_service.config import Settings, load_settings
+from authz_service.running import open_management
 from authz_service.tokens.model import ReachKind
 
 PEPPER = base64.b64encode(bytes(range(32))).decode()

@@ -20,7 +20,6 @@ import httpx
 
 from authz_service.admin.signing import make_link
 from authz_service.api.surfaces import Surface
-from authz_service.app import open_management
 from authz_service.cli import welcome
 from authz_service.cli.demo.seed import ADMIN, DemoTokens, seed, write_private
 from authz_service.cli.listening import Listening, listen
@@ -30,6 +29,7 @@ from authz_service.cli.users import link_of
 from authz_service.config import Environment, LogFormat, LogLevel, Settings, load_settings
 from authz_service.embedded import EmbeddedPostgres
 from authz_service.errors import StartError
+from authz_service.running import open_management
 from authz_service.store.schema import migrate
 from authz_service.telemetry import configure_logging
 

@@ -117,10 +117,10 @@ def bootstrap(
     output: OutputKind = Output.TABLE,
 ) -> None:
     """Make the first admin and a token for them, with access to the database alone."""
-    from authz_service.app import open_management
     from authz_service.cli.first import make_admin
     from authz_service.config import load_settings
     from authz_service.directory.model import SEGMENT
+    from authz_service.running import open_management
 
     if not SEGMENT.fullmatch(username):
         raise UsageFault(f"`{username}` is no username; take ASCII letters, digits, `_`, `-` and `.`")

@@ -32,8 +32,8 @@ def set_password(
     """Give a user a password for the console. All their sessions end."""
     from authz_service.admin.passwords import Passwords
     from authz_service.admin.signing import set_password as set_it
-    from authz_service.app import open_management
     from authz_service.config import load_settings
+    from authz_service.running import open_management
 
     settings = load_settings()
     text = _ask() if password_file is None else _read(password_file)
@@ -54,8 +54,8 @@ def sign_in_link(
 ) -> None:
     """Make a link that signs a user in once: for whoever forgot their password, or has none yet."""
     from authz_service.admin.signing import make_link
-    from authz_service.app import open_management
     from authz_service.config import load_settings
+    from authz_service.running import open_management
 
     settings = load_settings()
 
@@ -82,8 +82,8 @@ def link(
 ) -> None:
     """Say that an account at the sign-in provider is this user's."""
     from authz_service.admin.signing import link_account
-    from authz_service.app import open_management
     from authz_service.config import load_settings
+    from authz_service.running import open_management
 
     settings = load_settings()
     provider = _provider(issuer or settings.openid_issuer)
@@ -105,8 +105,8 @@ def unlink(
 ) -> None:
     """Forget a user's accounts at the sign-in provider. All their sessions end."""
     from authz_service.admin.signing import unlink_accounts
-    from authz_service.app import open_management
     from authz_service.config import load_settings
+    from authz_service.running import open_management
 
     settings = load_settings()
     provider = _provider(issuer or settings.openid_issuer)

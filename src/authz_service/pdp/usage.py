@@ -6,8 +6,6 @@ Counts only: it decides nothing, and a worker that is killed loses what it count
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import random
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
@@ -18,7 +16,6 @@ from authz_service.cache.spots import KnownSpot
 from authz_service.catalog.model import Catalog
 from authz_service.directory.model import DEFAULT_SOURCE, INSTANCE_ID, NodeId, NodeKind, parse_target
 from authz_service.engine.model import Decision
-from authz_service.errors import DatabaseUnavailableError
 from authz_service.store import usage
 from authz_service.store.database import Database
 from authz_service.store.usage import ANYWHERE, NetworkUse, Use
@@ -28,7 +25,6 @@ Key = tuple[TokenId, str, str, str]
 _MOST_KEPT: Final = 200_000
 """Different (token, catalog, permission, place) between two folds; what comes beyond is dropped and counted."""
 _BATCH: Final = 1_000
-_PRUNE_SECONDS: Final = 3_600.0
 
 
 class UsageBook:
@@ -115,21 +111,6 @@ async def fold(book: UsageBook, database: Database) -> int:
     finally:
         book.put_back(uses[done:], networks[done:])
     return len(uses) + len(networks)
-
-
-async def keep_folding(book: UsageBook, database: Database, *, seconds: float, kept_days: int) -> None:
-    """Fold now and then, and forget what is too old, until cancelled. Every worker does it; nothing depends on when."""
-    since_pruned = _PRUNE_SECONDS
-    while True:
-        pause = seconds * random.uniform(0.7, 1.3)  # noqa: S311 - so that workers do not fold together
-        await asyncio.sleep(pause)
-        since_pruned += pause
-        with contextlib.suppress(DatabaseUnavailableError):
-            await fold(book, database)
-            if since_pruned >= _PRUNE_SECONDS:
-                since_pruned = 0.0
-                async with database.transaction() as conn:
-                    await usage.prune(conn, kept_days=kept_days)
 
 
 def _place_of(facts: Facts, catalog: Catalog, text: str) -> str | None:
