@@ -13,7 +13,8 @@ from tests.faults import pooler
 from tests.faults.pooler import Pooler
 from tests.faults.postgres import Postgres
 
-from authz_service.cli.examining import Finding, Level, examine, look_at_clock
+from authz_service.cli.examining import examine, look_at_clock
+from authz_service.cli.findings import Finding, Level
 from authz_service.store.fitness import Server
 from authz_service.store.schema import migrate
 

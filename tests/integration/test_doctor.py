@@ -15,7 +15,9 @@ from sqlalchemy import text
 from tests.support.serving import PEPPER, Served, serving, settings_for
 
 from authz_service.cli.commands import run
-from authz_service.cli.examining import Finding, Level, examine, look_at_upkeep
+from authz_service.cli.examining import examine
+from authz_service.cli.examining_service import look_at_upkeep
+from authz_service.cli.findings import Finding, Level
 from authz_service.store.database import Database, migrate, schema_head
 from authz_service.store.fitness import load_connection_limit, load_upkeep
 from authz_service.store.roles import grant_service_role

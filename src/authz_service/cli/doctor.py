@@ -15,7 +15,7 @@ from authz_service.cli.printing import Output, print_json, print_note, print_tab
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from authz_service.cli.examining import Finding
+    from authz_service.cli.findings import Finding
 
 
 def doctor(
@@ -27,7 +27,8 @@ def doctor(
 
     Run it with the settings of a replica. Exit status: 0 nothing is wrong, 1 something is.
     """
-    from authz_service.cli.examining import Level, examine
+    from authz_service.cli.examining import examine
+    from authz_service.cli.findings import Level
 
     found = asyncio.run(examine(dict(os.environ)))
     bad = [one for one in found if one.level is Level.WRONG]
