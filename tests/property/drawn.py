@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
+from typing import Any
 
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
@@ -33,6 +34,10 @@ class Drawn:
 
     def __repr__(self) -> str:
         return f"draw({self.seed!r})"
+
+    def _repr_pretty_(self, printer: Any, _: bool) -> None:
+        """Hypothesis would print every field of it."""
+        printer.text(repr(self))
 
     @property
     def random(self) -> Random:

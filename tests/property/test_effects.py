@@ -6,14 +6,14 @@ from collections import Counter
 from dataclasses import replace
 from random import Random
 
-from hypothesis import given, note
+from hypothesis import example, given, note
 from tests.property.drawn import DECISIONS, Drawn, decisions, draw, drawn_worlds
 from tests.property.newer import newer
 from tests.support.memory_world import MemoryWorld, decide_in
 
 from authz_service.catalog.effects import Comparison, Effect
 from authz_service.catalog.model import Catalog, TargetKind
-from authz_service.compiler.holding import holding_of
+from authz_service.compiler.holding import granted_of, holding_of
 from authz_service.directory.model import NodeKind
 from authz_service.engine.model import OperationRequest, PermissionRequest, Request
 from authz_service.tokens.model import Token, TokenId
@@ -39,11 +39,13 @@ class Upgrade:
         return replace(token, catalogs={**token.catalogs, self.old.name: self.new.version})
 
     def line(self, comparison: Comparison, token: Token) -> list[Effect]:
-        """The effects on the token and on those above it (T4)."""
+        """The effects on the token and on those above it (T4), and on what their grants let through (P4)."""
         found, seen, above = [], set(), token
         while above is not None and above.id not in seen:
             seen.add(above.id)
+            grants = [grant for grant in self.drawn.rows.grants if grant.token == above.id]
             found.append(comparison.effect(holding_of(above, self.old.name, self.kinds)))
+            found += [comparison.effect(each) for each in granted_of(grants, self.old.name, self.kinds)]
             above = None if above.parent is None else self.drawn.world.token(above.parent)
         return found
 
@@ -91,6 +93,7 @@ class Upgrade:
 
 
 @given(drawn=drawn_worlds())
+@example(drawn=draw(303652))
 @decisions(DECISIONS // 4)
 def test_whoever_is_said_to_fare_the_same_is_decided_the_same(drawn: Drawn):
     for old in drawn.rows.catalogs:

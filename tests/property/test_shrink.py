@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from hypothesis import given, note
+from hypothesis import example, given, note
 from tests.property.drawn import DECISIONS, Drawn, decisions, draw, drawn_worlds
 from tests.reference import naive
 from tests.reference.rows import Rows
@@ -67,6 +67,7 @@ def with_token(rows: Rows, token: Token) -> Rows:
 
 
 @given(drawn=drawn_worlds())
+@example(drawn=draw(24925))
 @decisions(DECISIONS // 5)
 def test_a_narrowed_token_makes_every_call_that_it_made(drawn: Drawn):
     for before, after, _, made in narrowed(drawn):
@@ -78,6 +79,7 @@ def test_a_narrowed_token_makes_every_call_that_it_made(drawn: Drawn):
 
 
 @given(drawn=drawn_worlds())
+@example(drawn=draw(1740))
 @decisions(DECISIONS // 10)
 def test_a_narrowed_token_makes_no_call_that_it_could_not_make_before(drawn: Drawn):
     for before, after, catalog, _ in narrowed(drawn):

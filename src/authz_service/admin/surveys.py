@@ -5,21 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from authz_service.admin.management import Management
-from authz_service.catalog.effects import Comparison, Effect
+from authz_service.catalog.effects import Comparison, Effect, Shift
 from authz_service.catalog.model import Catalog
-from authz_service.compiler.holding import holding_of
+from authz_service.compiler.holding import granted_of, holding_of
 from authz_service.directory.model import NodeId, NodeKind
 from authz_service.errors import CatalogInvalidError
-from authz_service.store import pins
+from authz_service.store import grants, pins
 from authz_service.store.pins import Pin
 from authz_service.store.token_rows import TokenRecord
+from authz_service.tokens.grants import NO_APPROVALS, Approvals
 from authz_service.tokens.model import Token, TokenId
 
 _PAGE: Final = 500
@@ -102,6 +103,8 @@ class Surveyor:
     allowance: Allowance = Allowance.NOTHING
     _comparisons: dict[int, Comparison | None] = field(default_factory=dict)
     _above: dict[TokenId, TokenRecord | None] = field(default_factory=dict)
+    _approvals: Mapping[TokenId, Approvals] = field(default_factory=dict)
+    """Of the page and of what is above it, by family."""
 
     async def survey(
         self, *, before: int | None = None, after: TokenId | None = None, limit: int, moving: bool = False
@@ -139,14 +142,17 @@ class Surveyor:
             found = await pins.load_live(self.conn, missing)
             self._above |= {parent: found.get(parent) for parent in missing}
             wanted = {record.token.parent for record in found.values()}
+        records = [pin.record for pin in page] + [record for record in self._above.values() if record is not None]
+        self._approvals = await grants.load_of_families(self.conn, sorted({record.family for record in records}))
 
     async def _kinds(self, page: Sequence[Pin]) -> Mapping[NodeId, NodeKind]:
         tokens = [pin.record.token for pin in page]
-        tokens += [above for token in tokens for above in self._line(token)]
+        tokens += [above.token for token in tokens for above in self._line(token)]
         nodes = {node for token in tokens for scope in token.scopes for node in scope.reach.nodes}
+        nodes |= {node for known in self._approvals.values() for grant in known.grants for _, node in grant.pairs}
         return await pins.load_kinds(self.conn, sorted(node for node in nodes if isinstance(node, int)))
 
-    def _line(self, token: Token) -> Iterator[Token]:
+    def _line(self, token: Token) -> Iterator[TokenRecord]:
         """The live tokens above. Where one is not alive, none of those below it ever is again."""
         seen = {token.id}
         while token.parent is not None and token.parent not in seen:
@@ -155,7 +161,7 @@ class Surveyor:
             if record is None:
                 return
             token = record.token
-            yield token
+            yield record
 
     def _outcome(self, record: TokenRecord, kinds: Mapping[NodeId, NodeKind]) -> Outcome:
         token, name = record.token, self.new.name
@@ -164,18 +170,31 @@ class Surveyor:
         if comparison is None:
             unknown = Refusal.VERSION_UNKNOWN
             return Outcome(record, version, Effect(), (), breaks=False, widens=False, refusal=unknown)
-        effect = comparison.effect(holding_of(token, name, kinds))
-        above = {each.id: comparison.effect(holding_of(each, name, kinds)) for each in self._line(token)}
-        line = [effect, *above.values()]
+        effect, *granted = self._effects(comparison, record, kinds)
+        turned = [each for each in granted if each.breaks or each.widens]
+        if turned:
+            breaks, widens = any(each.breaks for each in turned), any(each.widens for each in turned)
+            told = "what its groups granted covers other permissions under the newer version"
+            effect = replace(
+                effect, shifts=(*effect.shifts, Shift("grants_differ", told, widens=widens, narrows=breaks))
+            )
+        above = {each.token.id: self._effects(comparison, each, kinds) for each in self._line(token)}
+        line = [effect, *granted, *(each for effects in above.values() for each in effects)]
         return Outcome(
             record,
             version,
             effect,
-            tuple(id_ for id_, each in above.items() if each.breaks or each.widens),
+            tuple(id_ for id_, effects in above.items() if any(each.breaks or each.widens for each in effects)),
             breaks=any(each.breaks for each in line) or bool(comparison.incompatible),
             widens=any(each.widens for each in line),
             refusal=self._refusal(comparison, line),
         )
+
+    def _effects(self, comparison: Comparison, record: TokenRecord, kinds: Mapping[NodeId, NodeKind]) -> list[Effect]:
+        """On what the token holds, and on what each of its grants lets through (P4)."""
+        name, known = self.new.name, self._approvals.get(record.family, NO_APPROVALS)
+        holdings = [holding_of(record.token, name, kinds), *granted_of(known.grants, name, kinds)]
+        return [comparison.effect(holding) for holding in holdings]
 
     def _refusal(self, comparison: Comparison, line: Sequence[Effect]) -> Refusal | None:
         if comparison.incompatible:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from authz_service.catalog.ways import HeldScope, Holding
 from authz_service.directory.model import NodeId, NodeKind
+from authz_service.tokens.grants import Grant, GrantState
 from authz_service.tokens.model import Reach, ReachKind, Token, TokenKind
 
 _PLACES: Final = frozenset({NodeKind.PROJECT, NodeKind.GROUP})
@@ -32,6 +33,21 @@ def holding_of(token: Token, catalog: str, kinds: Mapping[NodeId, NodeKind]) -> 
             if scope.catalog == catalog
         )
     )
+
+
+def granted_of(grants: Iterable[Grant], catalog: str, kinds: Mapping[NodeId, NodeKind]) -> Iterator[Holding]:
+    """What each standing grant lets through, as if it were held: by another version it may cover other permissions."""
+    for grant in grants:
+        if grant.catalog == catalog and grant.state is GrantState.ACTIVE:
+            named: dict[NodeId, set[str]] = {}
+            for permission, node in grant.pairs:
+                named.setdefault(node, set()).add(permission)
+            yield Holding(
+                frozenset(
+                    HeldScope(_reached(Reach(ReachKind.SELECTED, (node,)), kinds), frozenset(names))
+                    for node, names in named.items()
+                )
+            )
 
 
 def _reached(reach: Reach, kinds: Mapping[NodeId, NodeKind]) -> frozenset[NodeKind]:

@@ -38,7 +38,8 @@ def shrink(token: Token, catalog: Catalog, world: World, request: Request, used:
 
     `request` says when it is; what it asks is not looked at. What the token does not hold any more, and places that
     are gone, are left out. Where a place is not known, or a scope on it would give more than the token holds there,
-    the scopes that hold the permission keep it.
+    the scopes that hold the permission keep it. What it holds only by another permission, and only while an attribute
+    lets that confer it, stays held by that other one.
     """
     there = Overlay(world).with_token(token)
     case = open_case(token, catalog, there, replace(request, ask=PermissionRequest("")))
@@ -78,11 +79,23 @@ class _Parts:
     atoms: dict[Atom, None] = field(default_factory=dict)
     kept: dict[tuple[int, str], None] = field(default_factory=dict)
 
+    def add(self, names: Iterable[str], where: Where) -> None:
+        self.atoms |= dict.fromkeys(Atom(name, where) for name in names)
+
 
 def _is_placed(catalog: Catalog, name: str, parts: _Parts) -> bool:
-    """Whether places of every kind at which the permission exists are given anyway: one of them will do."""
+    """Whether places of every kind at which the permission exists are given anyway: one of them will do.
+
+    Not where a call asks for a role of its own, or an attribute has a say: another place may be the one that fits.
+    """
+    permission = catalog.by_name[name]
     kinds = {atom.where.kind for atom in parts.atoms if atom.permission == name}
-    return set(catalog.by_name[name].boundaries) <= kinds
+    asks_more = any(
+        choice.min_role is not None and choice.items[0].permission == name
+        for operation in catalog.operations.values()
+        for choice in operation.sets
+    )
+    return set(permission.boundaries) <= kinds and not permission.when and not asks_more
 
 
 def _joined(scopes: list[Scope]) -> tuple[Scope, ...]:
@@ -103,34 +116,50 @@ def _add_at(case: Case, name: str, node: NodeId, parts: _Parts) -> None:
         return
     if place.kind is NodeKind.USER:
         # The account, or the namespace that projects lie in: whichever the token holds it on.
-        held = case.lookup.user & _conferring(case, name, NodeKind.USER)
-        if held:
-            parts.atoms[Atom(name, Where(ReachKind.USER))] = None
-        if held_in_namespace(case.lookup, case.token, case.catalog, place) & _conferring(case, name, NodeKind.PROJECT):
-            if case.catalog.upstream:
-                _keep(case, name, parts)
-            else:
-                parts.atoms[Atom(name, _where(place))] = None
-        else:
+        parts.add(_given_by(case, name, case.lookup.user, NodeKind.USER), Where(ReachKind.USER))
+        held = held_in_namespace(case.lookup, case.token, case.catalog, place)
+        given = _given_by(case, name, held, NodeKind.PROJECT)
+        if not given:
             _add_below(case, name, place, parts)
-    elif place.kind is NodeKind.GROUP:
-        if _holds_whole_group(case, name, place):
-            parts.atoms[Atom(name, _where(place))] = None
+        elif case.catalog.upstream:
+            _keep(case, name, parts)
         else:
-            _add_below(case, name, place, parts)
-    elif held_at(case.lookup, case.token, case.catalog, place, case.world) & _conferring(case, name, place.kind):
-        parts.atoms[Atom(name, _where(place))] = None
+            parts.add(given, _where(place))
+        return
+    if place.kind is NodeKind.GROUP:
+        kinds = [kind for kind in (NodeKind.GROUP, NodeKind.PROJECT) if kind in case.catalog.by_name[name].boundaries]
+        given = _given_by(case, name, _selected_on(case, place), *kinds)
+    else:
+        held = held_at(case.lookup, case.token, case.catalog, place, case.world)
+        given = _given_by(case, name, held, place.kind)
+    if given:
+        parts.add(given, _where(place))
     else:
         _add_below(case, name, place, parts)
 
 
-def _holds_whole_group(case: Case, name: str, place: Place) -> bool:
-    """Whether a scope on the group would give nothing new: what it selects gives the permission to all below, too."""
+def _given_by(case: Case, name: str, held: int, *kinds: NodeKind) -> list[str]:
+    """What of these permissions to give, so that it is held at places of all these kinds and nothing more is.
+
+    The permission itself, unless what confers it somewhere does so only while an attribute matches; nothing where it is
+    not held at all of them.
+    """
+    catalog = case.catalog
+    own = catalog.by_name[name].number
+    giving = [[catalog.permissions[one] for one in bits(held & _conferring(case, name, kind))] for kind in kinds]
+    if not giving or not all(giving):
+        return []
+    if all(any(one.number == own or not one.when for one in some) for some in giving):
+        return [name]
+    return list(dict.fromkeys(one.name for some in giving for one in some))
+
+
+def _selected_on(case: Case, place: Place) -> int:
+    """What is selected on a group or above it: a scope on the group gives it to all below, too."""
     selected = 0
     for node in place.chain:
         selected |= case.lookup.selected.get(node, 0)
-    kinds = [kind for kind in (NodeKind.GROUP, NodeKind.PROJECT) if kind in case.catalog.by_name[name].boundaries]
-    return bool(kinds) and all(selected & _conferring(case, name, kind) for kind in kinds)
+    return selected
 
 
 def _add_below(case: Case, name: str, place: Place, parts: _Parts) -> None:
