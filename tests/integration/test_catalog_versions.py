@@ -11,7 +11,12 @@ from tests.support.managing import Stage, scope, staged
 
 from authz_service.api.admin.catalog_reports import UpgradeBody
 from authz_service.cache.clock import elapsed
+from authz_service.store import grants
+from authz_service.store.changes import ChangeSet, append
+from authz_service.store.grants import NOBODY
 from authz_service.store.tables import token as token_table
+from authz_service.tokens.grants import Origin
+from authz_service.tokens.model import TokenId
 
 SHOPS = """\
 catalog: shops
@@ -287,6 +292,24 @@ async def test_a_higher_role_narrows_and_a_place_that_a_token_cannot_reach_does_
     found = await compare(stage, admin, changed((', group: "GET /chains/:chain/orders"', "")))
     assert [item["id"] for item in found["items"]] == [below_group]
     assert projects_alone != below_group
+
+
+async def test_what_a_group_granted_may_cover_less_and_is_said_to(stage):
+    """The token holds both permissions; its grant covers the one only as long as the other includes it."""
+    admin = await admin_of(stage)
+    await install(stage, admin, changed(READ_INCLUDES_CANCEL, version=1))
+    token, _ = await given(stage, "order:read", "order:cancel")
+    group, project = await stage.node("group:acme"), await stage.node("project:acme/web")
+    async with stage.database.transaction() as conn:
+        changes = ChangeSet()
+        await grants.give(
+            conn, changes, TokenId(token), "shops", group, [("order:read", project)], origin=Origin.REVIEW, by=NOBODY
+        )
+        await append(conn, changes)
+    [item] = (await compare(stage, admin, changed()))["items"]
+    assert (item["id"], item["broken"], item["widened"]) == (token, True, False)
+    assert [shift["code"] for shift in item["shifts"]] == ["grants_differ"]
+    assert (item["permissions"], item["calls"]) == ([], [])
 
 
 async def test_tokens_come_in_complete_pages(stage):
