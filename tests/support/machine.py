@@ -204,9 +204,13 @@ class Machine:
         after = await read_all(self.pair.database)
         # Creation takes no revision, and nobody asks about what is not there yet.
         states = {format_revision(before.stamp): before, format_revision(after.stamp): after}
-        if after.stamp.epoch == before.stamp.epoch and after.stamp.revision > before.stamp.revision + 1:
-            raise AssertionError(f"more than one revision: {await self._log_since(before.stamp)}\n{self.context}")
+        swept = self.log[-1].startswith("sweep")  # each token that it revokes takes a revision
+        if not swept and after.stamp.epoch == before.stamp.epoch:
+            more = f"more than one revision: {await self._log_since(before.stamp)}\n{self.context}"
+            assert after.stamp.revision <= before.stamp.revision + 1, more
         for asked, answer in answers:
+            if swept and answer.json()["revision"] not in states:
+                continue  # nobody read the rows of that moment
             self.counts["asked meanwhile"] += 1
             state = states[answer.json()["revision"]]
             decision = naive.decide(state.rows, asked.token, replace(asked.request, now=state.now))
