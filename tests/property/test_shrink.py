@@ -67,6 +67,7 @@ def with_token(rows: Rows, token: Token) -> Rows:
 
 
 @given(drawn=drawn_worlds())
+@example(drawn=draw(7846))
 @example(drawn=draw(24925))
 @decisions(DECISIONS // 5)
 def test_a_narrowed_token_makes_every_call_that_it_made(drawn: Drawn):

@@ -132,9 +132,8 @@ def _add_at(case: Case, name: str, node: NodeId, parts: _Parts) -> None:
     else:
         held = held_at(case.lookup, case.token, case.catalog, place, case.world)
         given = _given_by(case, name, held, place.kind)
-    if given:
-        parts.add(given, _where(place))
-    else:
+    parts.add(given, _where(place))
+    if given != [name]:
         _add_below(case, name, place, parts)
 
 
