@@ -93,6 +93,7 @@ class Upgrade:
 
 
 @given(drawn=drawn_worlds())
+@example(drawn=draw(24492))
 @example(drawn=draw(303652))
 @decisions(DECISIONS // 4)
 def test_whoever_is_said_to_fare_the_same_is_decided_the_same(drawn: Drawn):

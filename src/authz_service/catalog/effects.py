@@ -378,7 +378,9 @@ def _shifts(old: Catalog, new: Catalog) -> Iterator[Shift]:
     if old.case_sensitive != new.case_sensitive:
         more = "not any more" if old.case_sensitive else "now"
         message = f"paths compare by case {more}"
-        yield Shift("case_sensitive", message, widens=old.case_sensitive, narrows=new.case_sensitive)
+        # Where only texts are compared, a policy covers more or fewer of them as well, and that is the other way round.
+        texts = old.upstream or new.upstream
+        yield Shift("case_sensitive", message, widens=old.case_sensitive or texts, narrows=new.case_sensitive or texts)
     if not new.upstream and old.stationary_roles != new.stationary_roles:
         fewer, more_roles = old.stationary_roles - new.stationary_roles, new.stationary_roles - old.stationary_roles
         names = ", ".join(f"`{name}`" for name in sorted(fewer | more_roles))
