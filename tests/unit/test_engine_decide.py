@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 from tests import builders
@@ -20,6 +21,8 @@ from authz_service.catalog.model import (
     Target,
     TargetKind,
 )
+from authz_service.compiler.compile import compile_lookup
+from authz_service.compiler.lookup import LegacyHoldings, Lookup
 from authz_service.directory.model import NodeKind
 from authz_service.engine.case import open_case
 from authz_service.engine.decide import decide, line_failure
@@ -245,3 +248,24 @@ def test_the_first_project_of_a_group_takes_the_role_of_the_call_too(needs: str,
     rows = builders.rows(catalog, DANA, empty, token, members=((DANA[0], empty, "member"),))
     decision = decide_in(MemoryWorld(rows), token.id, builders.call(id="empty"))
     assert (decision.reason, decision.target) == (reason, "group:empty")
+
+
+@pytest.mark.parametrize(("begins", "ends", "reason"), [
+    (NOW, NOW + DAY, Reason.GRANTED),
+    (NOW + DAY / 10**9, NOW + DAY, Reason.TOKEN_NOT_YET_VALID),
+    (NOW - DAY, NOW, Reason.TOKEN_EXPIRED),
+])  # fmt: skip
+def test_a_token_lives_from_its_first_moment_to_before_its_last(begins: datetime, ends: datetime, reason: Reason):
+    token = builders.token(DANA[0], builders.scope(on=(ACME,)), not_before=begins, expires_at=ends)
+    assert decide_in(world_of(token), token.id, builders.ask()).reason is reason
+
+
+@pytest.mark.parametrize("kind", list(TokenKind))
+def test_of_a_catalog_that_a_token_is_not_for_it_holds_nothing_and_stays_of_its_kind(kind: TokenKind):
+    scopes = (builders.scope(on=(ACME,)),) if kind is TokenKind.FINE_GRAINED else ()
+    token = builders.token(
+        DANA[0], *scopes, kind=kind, legacy_scopes=() if scopes else ("api",), catalogs={"orders": 1}
+    )
+    found = compile_lookup(token, builders.catalog(bundles={"api": Bundle("api", any_operation=AnyOperation.ALL)}))
+    nothing = LegacyHoldings() if kind is TokenKind.LEGACY else None
+    assert found == Lookup(legacy=nothing, legacy_public=nothing)

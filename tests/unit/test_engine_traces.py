@@ -12,6 +12,7 @@ from authz_service.catalog.model import Catalog, Item, ParameterKind, Requiremen
 from authz_service.directory.model import NodeKind, Visibility
 from authz_service.engine.decide import explain
 from authz_service.engine.model import Decision, Reason, Request, TracedItem, TracedSet, TracedToken
+from authz_service.tokens.model import TokenId
 
 DANA = builders.account("dana")
 ACME = builders.group("acme")
@@ -145,3 +146,12 @@ def test_values_that_are_equal_and_of_other_types_are_tried_each():
         (("resource.flag", "True"),),
         (("resource.flag", "1"),),
     ]
+
+
+def test_a_line_that_breaks_off_is_told_with_the_token_that_is_not_there():
+    gone = TokenId("tok_gone")
+    token = builders.token(DANA[0], builders.scope(on=(ACME,)), parent=gone)
+    world = MemoryWorld(builders.rows(catalog(), DANA, ACME, WEB, token, members=((DANA[0], ACME, "member"),)))
+    decision, trace = explain(token, world, builders.ask())
+    assert (decision.reason, decision.failed_token) == (Reason.TOKEN_REVOKED, gone)
+    assert [(one.token, one.reason) for one in trace] == [(token.id, Reason.GRANTED), (gone, Reason.TOKEN_REVOKED)]
