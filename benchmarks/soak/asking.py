@@ -90,7 +90,8 @@ class Asking:
         name, raw, abouts = way(chance, cell, held)
         sent_at = now()
         try:
-            answer = await asyncio.wait_for(connection.send(raw), 10)
+            async with asyncio.timeout(10):  # `wait_for` may swallow being cancelled, before Python 3.12
+                answer = await connection.send(raw)
         except (OSError, EOFError, TimeoutError):
             connection.close()
             self.statuses["decisions: lost"] += 1
@@ -209,7 +210,8 @@ class Asking:
 
     async def _do(self, connection: Connection, raw: bytes) -> None:
         try:
-            answer = await asyncio.wait_for(connection.send(raw), 15)
+            async with asyncio.timeout(15):  # `wait_for` may swallow being cancelled, before Python 3.12
+                answer = await connection.send(raw)
         except (OSError, EOFError, TimeoutError):
             connection.close()
             self.statuses["management: lost"] += 1

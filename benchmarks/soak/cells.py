@@ -249,7 +249,8 @@ class Cell:
                 length = b"" if b"Content-Length" in raw else b"Content-Length: %d\r\n" % len(content)
                 raw = head + b"\r\nIf-Match: *\r\n" + length + rest
             try:
-                return await asyncio.wait_for(connection.send(raw), 15)
+                async with asyncio.timeout(15):  # `wait_for` may swallow being cancelled, before Python 3.12
+                    return await connection.send(raw)
             except ConnectionRefusedError:
                 continue
             except (OSError, EOFError, TimeoutError):
