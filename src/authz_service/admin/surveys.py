@@ -142,8 +142,8 @@ class Surveyor:
             found = await pins.load_live(self.conn, missing)
             self._above |= {parent: found.get(parent) for parent in missing}
             wanted = {record.token.parent for record in found.values()}
-        records = [pin.record for pin in page] + [record for record in self._above.values() if record is not None]
-        self._approvals = await grants.load_of_families(self.conn, sorted({record.family for record in records}))
+        families = {record.family for pin in page for record in (pin.record, *self._line(pin.record.token))}
+        self._approvals = await grants.load_of_families(self.conn, sorted(families))
 
     async def _kinds(self, page: Sequence[Pin]) -> Mapping[NodeId, NodeKind]:
         tokens = [pin.record.token for pin in page]

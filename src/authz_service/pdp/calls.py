@@ -15,8 +15,6 @@ from authz_service.directory.model import NodeKind
 _MOST_CALLS: Final = 50_000
 _LONGEST_PATH: Final = 256
 
-"""What a path's parameters name: the kind of thing, and their text."""
-
 
 @dataclass(frozen=True, slots=True)
 class Needed:
