@@ -10,7 +10,7 @@ from tests.support.replica import Replica, replica
 from tests.support.world import import_lines, issue, revoke
 
 from authz_service.cache.follower import Freshness
-from authz_service.cache.keys import MembershipsKey, PathKey
+from authz_service.cache.keys import MembershipsKey, PathKey, TokenKey
 from authz_service.catalog.loader import load_catalog
 from authz_service.engine.model import PermissionRequest, Reason
 from authz_service.errors import (
@@ -296,6 +296,17 @@ async def test_one_load_serves_all_who_wait_for_it(database, one):
     one.loader._reader.read = counted
     assert set(await asyncio.gather(*(ask(one, secret) for _ in range(50)))) == {Reason.GRANTED}
     assert reads == 1
+
+
+async def test_what_is_dropped_in_the_moment_it_arrives_is_loaded_again(database, one):
+    """A load has ended, and nobody was told yet: whoever asks now must not be given that load as the newest."""
+    _, secret = await issue(database)
+    load = one.loader._join(TokenKey(one.point.peppers.digest(secret)))
+    while not load.done():
+        await asyncio.sleep(0)
+    one.facts.drop_all()
+    assert await ask(one, secret) is Reason.GRANTED
+    assert not one.loader._running
 
 
 async def test_a_new_token_works_at_once_everywhere(database, database_url, one):

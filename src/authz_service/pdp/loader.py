@@ -262,13 +262,15 @@ class Loader:
 
     def _join(self, key: FactKey) -> asyncio.Task[None]:
         task = self._running.get(key)
-        if task is None:
+        # One that has ended did not wait for this caller: what it put in may be dropped already.
+        if task is None or task.done():
             task = self._running[key] = asyncio.create_task(self._fill(key))
             task.add_done_callback(lambda done: self._forget(key, done))
         return task
 
     def _forget(self, key: FactKey, done: asyncio.Task[None]) -> None:
-        del self._running[key]
+        if self._running.get(key) is done:
+            del self._running[key]
         if not done.cancelled():
             done.exception()  # every waiter gets it; one that went away must not leave it unseen
 
