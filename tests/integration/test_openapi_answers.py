@@ -6,6 +6,7 @@ Whatever another part adds to the document is asked too, as soon as it stands th
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -24,11 +25,12 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 from tests.support.attacks import OWNERS
-from tests.support.managing import ALL_AUTHZ, Stage, scope, staged
+from tests.support.managing import ALL_AUTHZ, UPSTREAM, Stage, scope, staged
 from tests.support.roles import OTHERS, ROLES, SPENT, TABLE, UNKNOWN, expected
 
 from authz_service.app import create_app
 from authz_service.config import Settings
+from authz_service.tokens.model import Reach, ReachKind, Scope
 
 # The service runs beside Hypothesis, in a thread of this process, and draws its own random numbers.
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module")
@@ -69,6 +71,8 @@ class Running:
     admin: str
     secrets: dict[str, str]
     """By role."""
+    existing: dict[str, str]
+    """By parameter of a path, what there is and belongs to the admin alone."""
 
     def fresh(self) -> str:
         return asyncio.run_coroutine_threadsafe(self.stage.admin(), self.loop).result(SECONDS)
@@ -86,7 +90,7 @@ def running(make_database: Callable[..., str]) -> Iterator[Running]:
 
 
 async def serve(url: str, started: threading.Event, stopping: threading.Event, found: list[Running]) -> None:
-    async with staged(url, public_url="https://authz.example.com") as stage:
+    async with staged(url, public_url="https://authz.example.com", webhook_private_hosts="localhost") as stage:
         config = uvicorn.Config(stage.app, host="127.0.0.1", port=0, lifespan="off", log_level="error")
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve())
@@ -94,7 +98,8 @@ async def serve(url: str, started: threading.Event, stopping: threading.Event, f
             await asyncio.sleep(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
         loop = asyncio.get_running_loop()
-        found.append(Running(f"http://127.0.0.1:{port}", stage, loop, await stage.admin(), await roles_of(stage)))
+        secrets, existing = await roles_of(stage), await things_of(stage)
+        found.append(Running(f"http://127.0.0.1:{port}", stage, loop, await stage.admin(), secrets, existing))
         started.set()
         while not stopping.is_set():
             await asyncio.sleep(0.05)
@@ -111,14 +116,26 @@ async def roles_of(stage: Stage) -> dict[str, str]:
     jobs = await stage.scope_at("gitlab", ["group:acme"], "job:read")
     own = scope("authz", "user", "token:create", "token:read", "token:edit")
     asks = scope("authz", "instance", "decision:evaluate")
+    await stage.install(UPSTREAM, "orders")
+    orders = Scope("orders", Reach(ReachKind.SELECTED, ("group:acme",)), ("order:read",))
     return {
         "admin": await stage.admin(),
         "owner": (await stage.give("olga", groups, jobs, own))[1],
         "developer": (await stage.give("dana", jobs, own))[1],
         "gateway": (await stage.give("root", asks, evaluates=("*",)))[1],
         "nothing": (await stage.give("eve", jobs))[1],
+        "foreign": (await stage.give("nobody-here", orders, upstream=True))[1],
         "revoked": secret,
     }
+
+
+async def things_of(stage: Stage) -> dict[str, str]:
+    """A token that reaches where the others are not, with what hangs on it, and a webhook of the whole instance."""
+    admin = await stage.admin()
+    token, _ = await stage.give("root", await stage.scope_at("gitlab", ["group:hidden"], "job:read"))
+    made = await stage.call("POST", "/v1/webhooks", admin, {"url": "https://localhost:1/"})
+    assert made.status_code == 201, made.text
+    return {"token_id": token, "webhook_id": made.json()["id"], "name": "orders"}
 
 
 @pytest.fixture(scope="module")
@@ -165,11 +182,12 @@ def test_no_role_gets_an_answer_that_is_not_for_it(running: Running, operations:
     headers = {} if secret is None else {"Authorization": f"Bearer {secret}"}
     for label, operation in operations.items():
         if label not in SPENT:
-            _ask_as(role, running.url, headers, label, operation)
+            _ask_as(role, running, headers, label, operation)
 
 
-def _ask_as(role: str, url: str, headers: dict[str, str], label: str, operation: Any) -> None:
+def _ask_as(role: str, running: Running, headers: dict[str, str], label: str, operation: Any) -> None:
     secured = bool(operation.definition.raw.get("security"))
+    turns = itertools.count()  # once about what was drawn, once about what there is
 
     @given(case=operation.as_strategy(generation_mode=GenerationMode.POSITIVE))
     @settings(
@@ -181,7 +199,10 @@ def _ask_as(role: str, url: str, headers: dict[str, str], label: str, operation:
         suppress_health_check=list(HealthCheck),
     )
     def ask(case: Any) -> None:
-        answer = case.call(base_url=url, headers=headers, timeout=SECONDS)
+        number = next(turns)
+        for name in running.existing.keys() & (case.path_parameters or {}).keys() if number else ():
+            case.path_parameters[name] = running.existing[name]
+        answer = case.call(base_url=running.url, headers=headers, timeout=SECONDS)
         case.validate_response(answer, checks=CHECKS, headers=headers)
         told = (role, label, answer.status_code, answer.text[:500])
         if role in ROLES:

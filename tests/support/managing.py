@@ -133,6 +133,7 @@ class Stage:
         self,
         owner: str,
         *scopes: Scope,
+        upstream: bool = False,
         catalogs: Mapping[str, int] | None = None,
         legacy_scopes: tuple[str, ...] = (),
         expires_at: datetime | None = None,
@@ -141,14 +142,14 @@ class Stage:
         evaluates: tuple[str, ...] = (),
         may_rotate_self: bool = False,
     ) -> tuple[str, str]:
-        """Put a token in, without asking; its id and its secret."""
+        """Put a token in, without asking; its id and its secret. `upstream` owners are no users of ours (C9)."""
         secret = new_secret("azt", "k1")
         digest = self.peppers.digest(secret.reveal())
         assert digest is not None
         new = new_token_id()
         token = Token(
             id=new,
-            owner=await self.node(f"user:{owner}"),
+            owner=owner if upstream else await self.node(f"user:{owner}"),
             catalogs=dict(catalogs or {scope.catalog: 1 for scope in scopes}),
             kind=TokenKind.LEGACY if legacy_scopes else TokenKind.FINE_GRAINED,
             scopes=scopes,

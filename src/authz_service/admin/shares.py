@@ -65,7 +65,8 @@ async def _candidates(authority: Authority) -> Sequence[int]:
     for scope in own.scopes:
         if scope.catalog == MANAGEMENT:
             found |= dict.fromkeys(scope.reach.nodes)
-    found |= dict.fromkeys(await authority.world.answer(lambda world: world.memberships(own.owner)))
+    if isinstance(own.owner, int):  # who is known upstream alone (C9) is a member of nothing here
+        found |= dict.fromkeys(await authority.world.answer(lambda world: world.memberships(own.owner)))
     return [node for node in found if isinstance(node, int)]
 
 
