@@ -1,8 +1,9 @@
 """What each role gets of each operation of the OpenAPI document: the table, for questions about what is not theirs.
 
-A role is a real token; that of `foreign` belongs to somebody who is known upstream alone (C9). Letters: `+` it may be let in (whatever the status says of the question), `-` it is told that it
-may not (403) or that there is nothing (404), `?` either, by what exactly is asked. Faults of the request itself (400,
-409, 412, 413, 428) are for those alone who are let in, or by `?`.
+A role is a real token; that of `foreign` belongs to somebody who is known upstream alone (C9). Letters: `+` it may be
+let in (whatever the status says of the question), `-` it is told that it may not (403) or that there is nothing (404),
+`?` either, by what exactly is asked. Faults of the request itself (400, 409, 412, 413, 428) are for those alone who are
+let in, or by `?`.
 """
 
 from __future__ import annotations

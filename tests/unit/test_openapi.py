@@ -1,8 +1,12 @@
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from types import NoneType
+from typing import Any, get_args
 
 import pytest
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
 
 from authz_service.app import create_app
 from authz_service.config import Environment, Settings
@@ -34,6 +38,42 @@ def test_every_reference_leads_somewhere(document):
         found = document
         for step in reference.removeprefix("#/").split("/"):
             found = found[step]
+
+
+def test_what_an_answer_leaves_out_is_not_required(routes):
+    """Where nulls are left out, a field that may be null has to have a default: else the document promises it."""
+    left_out = [route for route in routes if route.response_model_exclude_none]
+    assert left_out
+    for route in left_out:
+        for model in models(route.response_model):
+            for name, field in model.model_fields.items():
+                nullable = NoneType in get_args(field.annotation)
+                assert not (nullable and field.is_required()), (route.path, model.__name__, name)
+
+
+def models(annotation: Any) -> set[type[BaseModel]]:
+    """All that an answer of this type is made of."""
+    found: set[type[BaseModel]] = set()
+    waiting = [annotation]
+    while waiting:
+        one = waiting.pop()
+        waiting.extend(get_args(one))
+        if isinstance(one, type) and issubclass(one, BaseModel) and one not in found:
+            found.add(one)
+            waiting.extend(field.annotation for field in one.model_fields.values())
+    return found
+
+
+@pytest.fixture(scope="module")
+def routes() -> list[APIRoute]:
+    def inside(router: Any) -> Iterator[APIRoute]:
+        for one in router.routes:
+            if isinstance(one, APIRoute):
+                yield one
+            elif (included := getattr(one, "original_router", None)) is not None:
+                yield from inside(included)
+
+    return list(inside(create_app(Settings())))
 
 
 def test_what_needs_a_token_says_so(document):

@@ -63,7 +63,7 @@ class Flow:
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """What came back with the browser; `times` how often each parameter was given."""
+    """What came back with the browser; `repeated` whether a parameter was given twice."""
 
     code: str = ""
     state: str = ""

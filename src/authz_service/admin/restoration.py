@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -74,11 +73,6 @@ class Restored:
     unknown: int
     sessions: int = 0
     review: Sequence[Entry] = field(default_factory=tuple)
-
-    @property
-    def review_counts(self) -> Mapping[str, int]:
-        """How often each action is to be looked at."""
-        return dict(sorted(Counter(entry.action for entry in self.review).items()))
 
 
 def read_export(lines: Iterable[bytes]) -> Export:

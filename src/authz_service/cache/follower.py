@@ -65,7 +65,6 @@ class FollowerCounts:
     polls: int = 0
     failures: int = 0
     resets: int = 0
-    rewinds: int = 0
     changes: int = 0
     last_failure: str = field(default="")
 
@@ -316,7 +315,6 @@ class Follower:
     def _rewind(self) -> bool:
         """What was applied is not in this history: forget the facts, and keep what to compare with."""
         if not self.rewound:
-            self.counts.rewinds += 1
             self._forget()
         self.rewound = self._lost = True
         self.deadline = float("-inf")

@@ -44,7 +44,6 @@ _ASK_SECONDS: Final = 10.0
 _IMPORT_SECONDS: Final = 600.0
 _LINE_SECONDS: Final = 5.0
 _WHOLE_SECONDS: Final = 900.0
-_MOST_DELETIONS: Final = 10.0
 _SHARE: Final = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,3})?)%?")
 _FAULT_LINE: Final = re.compile(r"line ([0-9]+)")
 

@@ -46,7 +46,6 @@ class Desk:
     find: str = ""
     found: Sequence[FoundPlace] = ()
     more: bool = False
-    searched: bool = False
     filter: str = ""
     calls: str = ""
     answer: Any = None

@@ -127,7 +127,6 @@ def _union(masks: Sequence[Mask]) -> Mask:
 @dataclass(frozen=True, slots=True)
 class _Best:
     given: Mask
-    cost: int
     at_least: int
 
 
@@ -148,9 +147,9 @@ class _Search:
     def solve(self, calls: list[list[Mask]]) -> _Best:
         self._given = self._greedy(calls)
         self._cost = self._weights.of(self._given)
-        root = self._bound(calls, 0)
+        root = self._bound(calls)
         self._branch(calls, 0)
-        return _Best(self._given, self._cost, self._cost if self.complete else root)
+        return _Best(self._given, self._cost if self.complete else root)
 
     def _greedy(self, calls: list[list[Mask]]) -> Mask:
         given = 0
@@ -169,25 +168,25 @@ class _Search:
             if cost < self._cost:
                 self._given, self._cost = given, cost
             return
-        if cost + self._bound(left, 0) >= self._cost:
+        if cost + self._bound(left) >= self._cost:
             return
         call = min(left, key=lambda one: (len(one), -self._weights.of(min(one, key=self._weights.of))))
         for mask in sorted(call, key=lambda one: (self._weights.of(one), one)):
             self._branch(left, given | mask)
 
-    def _bound(self, calls: list[list[Mask]], given: Mask) -> int:
+    def _bound(self, calls: list[list[Mask]]) -> int:
         """No choice costs less: each call takes what its cheapest alternative still costs, and no element pays twice.
 
         A call charges an element once, whichever of its alternatives hold it; elements that few calls want come first.
         """
         wanted: dict[int, int] = {}
         for call in calls:
-            for number in bits(_union(call) & ~given):
+            for number in bits(_union(call)):
                 wanted[number] = wanted.get(number, 0) + 1
         left = {number: self._weights.of(1 << number) << _SHARE for number in wanted}
         total = 0
-        for call in sorted(calls, key=lambda one: sum(wanted[number] for number in bits(_union(one) & ~given))):
-            ways = [sorted(bits(mask & ~given), key=wanted.__getitem__) for mask in call]
+        for call in sorted(calls, key=lambda one: sum(wanted[number] for number in bits(_union(one)))):
+            ways = [sorted(bits(mask), key=wanted.__getitem__) for mask in call]
             least = min(sum(left[number] for number in way) for way in ways)
             charged: dict[int, int] = {}
             for way in ways:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
-from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -54,9 +53,3 @@ async def install(
         raise ConflictError("another schema was installed at this very moment; look at it, and try again")
     changes.touch(ChangeKind.CATALOG, name)
     return number
-
-
-async def numbers(conn: AsyncConnection, name: str, version: int) -> tuple[int, ...]:
-    """All that were installed, newest first."""
-    query = select(catalog_version.c.version).where(catalog_version.c.name == name_of(name, version))
-    return tuple((await conn.execute(query.order_by(catalog_version.c.version.desc()))).scalars())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Select, null, select
@@ -27,8 +26,6 @@ class CatalogVersion:
     name: str
     version: int
     digest: bytes
-    installed_at: datetime
-    installed_by: str
     text: str | None = None
 
 
@@ -109,8 +106,6 @@ async def _load(conn: AsyncConnection, query: Select[Any]) -> tuple[Stamp, tuple
             name=row["name"],
             version=row["version"],
             digest=row["digest"],
-            installed_at=row["installed_at"],
-            installed_by=row["installed_by"],
             text=row["text"],
         )
         for row in rows

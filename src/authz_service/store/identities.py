@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert as upsert_into
@@ -12,16 +11,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from authz_service.store.identity_tables import identity, identity_use
 from authz_service.store.tables import authz_now
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """An account at a provider, and the directory's user that it is."""
-
-    issuer: str
-    subject: str
-    user: int
-    created_at: datetime
 
 
 async def find_user(conn: AsyncConnection, issuer: str, subject: str) -> int | None:

@@ -103,8 +103,8 @@ class SeenSpan(BaseModel):
 
     days: int
     calls: int
-    first_day: str | None
-    last_at: MomentText | None
+    first_day: str | None = None
+    last_at: MomentText | None = None
 
 
 class UsedItem(BaseModel):

@@ -124,8 +124,8 @@ class ExplainedItem(BaseModel):
 
     permission: str
     boundary: Literal["project", "group", "user", "instance"]
-    target: str | None
-    reason: str | None
+    target: str | None = None
+    reason: str | None = None
 
 
 class ExplainedSet(BaseModel):
@@ -134,7 +134,7 @@ class ExplainedSet(BaseModel):
     reason: str
     needs: list[ExplainedItem]
     when: dict[str, Scalar]
-    min_role: str | None
+    min_role: str | None = None
     assumed: dict[str, str]
 
 
@@ -142,7 +142,7 @@ class ExplainedToken(BaseModel):
     """The shown token first, then its ancestors as far as they were asked."""
 
     token_id: str
-    catalog: str | None
+    catalog: str | None = None
     reason: str
     sets: list[ExplainedSet]
 
