@@ -32,7 +32,6 @@ from authz_service.api.documents import complete_documents
 from authz_service.api.limits import Limited, Limiter
 from authz_service.api.state import Services
 from authz_service.api.surfaces import AtListener, Surface
-from authz_service.api.wire import refuse_also
 from authz_service.config import (
     Environment,
     Settings,
@@ -43,9 +42,10 @@ from authz_service.config import (
     read_rates,
 )
 from authz_service.pdp.quick import QuickAnswers
+from authz_service.redaction import know_foreign, redact
 from authz_service.reloading import Reloading
 from authz_service.running import running
-from authz_service.telemetry import Measured, Metrics, redact, redact_also
+from authz_service.telemetry import Measured, Metrics
 from authz_service.tracing import OFF as OFF_TRACES
 from authz_service.tracing import Traces, open_traces
 
@@ -92,8 +92,7 @@ def create_app(settings: Settings) -> FastAPI:
     """
     metrics = Metrics()
     traces = _traces(settings)
-    for note in (redact_also, refuse_also):
-        note(read_foreign(settings, ""))
+    know_foreign(read_foreign(settings, ""))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

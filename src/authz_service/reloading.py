@@ -13,7 +13,6 @@ from authz_service.admin.leaks import LeakIntake
 from authz_service.admin.partners import PartnerKeys
 from authz_service.api.check.encoding import encode_decision
 from authz_service.api.state import Services
-from authz_service.api.wire import refuse_also
 from authz_service.config import (
     Environment,
     LogFormat,
@@ -31,7 +30,8 @@ from authz_service.pdp.check import DecisionPoint
 from authz_service.pdp.quick import QuickAnswers
 from authz_service.pdp.records import OFF, Recorder, write_file, write_otlp, write_stdout
 from authz_service.pdp.secrets import Peppers
-from authz_service.telemetry import Metrics, configure_logging, logger, redact_also
+from authz_service.redaction import know_foreign
+from authz_service.telemetry import Metrics, configure_logging, logger
 
 Commit = Callable[[], None]
 """Takes over what was prepared; raises nothing."""
@@ -132,8 +132,7 @@ class Reloading:
         def commit() -> None:
             state: Any = self._app.state
             services.management.peppers.adopt(peppers)
-            redact_also(foreign)
-            refuse_also(foreign)
+            know_foreign(foreign)
             if recorder is not None:
                 self._recording.use(recorder)
             leaks = services.leaks

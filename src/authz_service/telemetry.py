@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import re
 import sys
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from time import perf_counter
@@ -27,6 +26,7 @@ from prometheus_client import (
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from authz_service import __version__
+from authz_service.redaction import redact
 from authz_service.tracing import OFF, Traces, parse_traceparent
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody reads
@@ -350,32 +350,6 @@ def _route_of(scope: Scope) -> str:
     # A route that was included under a prefix knows its own end alone; what it became stands beside it.
     included = (scope.get("fastapi") or {}).get("effective_route_context")
     return str(getattr(included, "path", None) or getattr(scope.get("route"), "path", "other"))
-
-
-_LIKE_A_TOKEN: Final = re.compile(r"[A-Za-z0-9]{1,16}_[a-z0-9]{1,8}_[A-Za-z0-9]{20,}")
-_FOREIGN: Final[dict[str, re.Pattern[str]]] = {}
-_BEARER: Final = re.compile(r"(?i)(bearer\s+)[^\s\"'\\,]+")
-_PASSWORD: Final = re.compile(r"(://[^:/@\s\"]*:)[^@\s\"]+@")
-
-
-def redact_also(prefixes: Iterable[str]) -> None:
-    """From here on, also what begins like secrets of other systems that are tokens here: `glpat-`."""
-    for prefix in prefixes:
-        _FOREIGN[prefix] = re.compile(re.escape(prefix) + r"[A-Za-z0-9._~+/=-]{8,}")
-
-
-def redact(text: str) -> str:
-    """The text without what looks like a token, or the whole or part of one, and without passwords of URLs."""
-    text = _BEARER.sub(r"\1…", redact_tokens(text))
-    return _PASSWORD.sub(r"\1…@", text)
-
-
-def redact_tokens(text: str) -> str:
-    """The text without what looks like a token: for answers that repeat what was sent, and end in a client's log."""
-    text = _LIKE_A_TOKEN.sub("…", text)
-    for foreign in _FOREIGN.values():
-        text = foreign.sub("…", text)
-    return text
 
 
 def configure_logging(*, json: bool, level: str, out: TextIO | None = None) -> None:

@@ -25,8 +25,8 @@ from authz_service.catalog.loader import load_catalog
 from authz_service.catalog.routes import Match, make_router
 from authz_service.directory.changes import parse_import
 from authz_service.errors import AuthzError, CatalogInvalidError, InvalidBodyError, InvalidInputError
+from authz_service.redaction import redact
 from authz_service.store.shipped import shipped_catalogs
-from authz_service.telemetry import redact
 from authz_service.tokens.secret import parse_secret
 from tests.fuzz.wire import same_on_the_wire
 

@@ -18,8 +18,8 @@ from tests.support.managing import Stage, body_of, scope, staged
 from authz_service.config import load_settings
 from authz_service.errors import StartError
 from authz_service.pdp.secrets import Peppers
+from authz_service.redaction import redact
 from authz_service.store import audit
-from authz_service.telemetry import redact
 
 OLD = "glpat-" + "Zx81" * 5
 OTHER = "ghp_" + "q7R" * 12

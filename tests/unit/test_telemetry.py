@@ -9,7 +9,8 @@ import pytest
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
-from authz_service.telemetry import Measured, Metrics, configure_logging, logger, redact
+from authz_service.redaction import redact
+from authz_service.telemetry import Measured, Metrics, configure_logging, logger
 from authz_service.tokens.secret import new_secret
 
 SECRET = new_secret("azt", "k1").reveal()

@@ -18,12 +18,12 @@ from authz_service.admin.authority import Authority
 from authz_service.admin.management import Actor, Management
 from authz_service.admin.partners import PartnerKeys
 from authz_service.errors import DatabaseUnavailableError, RateLimitedError
+from authz_service.redaction import redact
 from authz_service.store import audit, changes, leaks, tokens
 from authz_service.store.changes import ChangeSet
 from authz_service.store.database import Database
 from authz_service.store.events import EventKind, append_event, event_of_token
 from authz_service.store.leaks import Reported
-from authz_service.telemetry import redact
 from authz_service.tokens.model import TokenId
 
 REPORT: Final = "leak:report"

@@ -27,7 +27,7 @@ from authz_service.errors import (
     SecretInUrlError,
 )
 from authz_service.pdp.records import CURRENT_REQUEST
-from authz_service.telemetry import redact_tokens
+from authz_service.redaction import redact_tokens
 
 STATUSES: Final[Mapping[str, int]] = {
     "invalid_input": 400,

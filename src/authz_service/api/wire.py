@@ -7,7 +7,7 @@ import math
 import re
 import secrets
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, Final, TypeVar
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from authz_service.admin.faults import Faults, shown
 from authz_service.errors import BodyTooLargeError, InvalidBodyError, UnauthenticatedError
+from authz_service.redaction import holds_foreign
 from authz_service.tokens.secret import parse_secret
 
 M = TypeVar("M", bound=BaseModel)
@@ -29,7 +30,6 @@ MAX_DEPTH: Final = 32
 REQUEST_ID: Final = "X-Request-ID"
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
 _LOOKS_LIKE_SECRET: Final = re.compile(r"[A-Za-z0-9]{1,16}_[a-z0-9]{1,8}_[A-Za-z0-9]{49}")
-_FOREIGN: Final[dict[str, re.Pattern[str]]] = {}
 _INT64: Final = range(-(2**63), 2**63)
 
 
@@ -43,17 +43,11 @@ def request_id_of(given: str | None) -> str:
     return secrets.token_hex(16)
 
 
-def refuse_also(prefixes: Iterable[str]) -> None:
-    """From here on, also what begins like secrets of other systems that are tokens here counts as a secret."""
-    for prefix in prefixes:
-        _FOREIGN[prefix] = re.compile(re.escape(prefix) + r"[A-Za-z0-9._~+/=-]{8,}")
-
-
 def looks_like_secret(text: str) -> bool:
     """Whether a secret of this or another installation stands in the text, checksum or not: it may be a slip."""
     if parse_secret(text) is not None or _LOOKS_LIKE_SECRET.search(text) is not None:
         return True
-    return any(foreign.search(text) for foreign in _FOREIGN.values())
+    return holds_foreign(text)
 
 
 def holds_secret(text: str) -> bool:
@@ -64,7 +58,7 @@ def holds_secret(text: str) -> bool:
     for found in _LOOKS_LIKE_SECRET.finditer(text):
         if any(parse_secret(found[0][start:]) for start in range(found[0].index("_"))):
             return True
-    return any(foreign.search(text) for foreign in _FOREIGN.values())
+    return holds_foreign(text)
 
 
 def bearer_secret(request: Request) -> str | None:

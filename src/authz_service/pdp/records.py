@@ -20,8 +20,8 @@ import msgspec
 from authz_service.engine.model import PermissionRequest
 from authz_service.errors import StartError
 from authz_service.pdp.question import Answer, HttpCall, Question
+from authz_service.redaction import redact
 from authz_service.store.changes import Stamp, format_revision
-from authz_service.telemetry import redact
 from authz_service.tokens.model import Token
 
 CURRENT_REQUEST: Final[ContextVar[str | None]] = ContextVar("authz_request", default=None)
