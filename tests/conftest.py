@@ -127,8 +127,9 @@ class Budgets:
 
 def _why(report: pytest.TestReport) -> str:
     """The error that ended the first try, in a line."""
-    lines = report.longreprtext.strip().splitlines()
-    return next((line[1:].strip() for line in lines if line.startswith("E ")), lines[-1])
+    lines = [line.strip() for line in report.longreprtext.splitlines() if any(map(str.isalnum, line))]
+    told = next((line.removeprefix("E ") for line in lines if line.startswith("E ")), None)
+    return (told or next(reversed(lines), "it says nothing")).strip()
 
 
 def _tell_what_pages_leave_out(terminalreporter: pytest.TerminalReporter) -> None:
