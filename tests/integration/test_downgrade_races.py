@@ -14,6 +14,7 @@ from sqlalchemy import text
 from tests.reference import naive
 from tests.support.asking import LOCAL
 from tests.support.forge import CATALOGS
+from tests.support.locks import waits_for_a_lock
 from tests.support.pair import Pair, Side, pair_of_replicas
 from tests.support.powers import powers
 from tests.support.stored_rows import install, read_all
@@ -52,17 +53,6 @@ class Scene:
         wanted = {"reach": {"kind": "selected", "nodes": ["project:41"]}, "permissions": ["issue:read"]}
         body = {"name": "raced", "catalog": "forge", "scopes": [wanted]} | changed
         return await self.pair.sides[0].call("POST", "/v1/tokens", self.secret, body)
-
-    async def waits_for_a_lock(self, task: asyncio.Task[Any]) -> bool:
-        """Whether the task comes to wait for another transaction; False when it ends without."""
-        async with self.pair.database.read() as conn:
-            for _ in range(1000):
-                if task.done():
-                    return False
-                if (await conn.execute(text("select count(*) from pg_locks where not granted"))).scalar():
-                    return True
-                await asyncio.sleep(0.01)
-        raise AssertionError("it neither waits nor ends")
 
 
 async def scene_of(pair: Pair) -> Scene:
@@ -137,7 +127,7 @@ async def test_a_downgrade_waits_for_an_issue_that_was_found_allowed(pair, monke
     issuing = asyncio.create_task(scene.issue(**draft))
     await gate.reached.wait()
     downgrading = asyncio.create_task(begin(scene, pair.sides[1]))
-    waited = await scene.waits_for_a_lock(downgrading)
+    waited = await waits_for_a_lock(scene.pair.database, downgrading)
     gate.opened.set()
     issued, downgraded = await asyncio.gather(issuing, downgrading)
     assert waited
@@ -156,7 +146,7 @@ async def test_an_issue_waits_for_a_downgrade_that_has_begun(pair, monkeypatch, 
     downgrading = asyncio.create_task(begin(scene, pair.sides[1]))
     await gate.reached.wait()
     issuing = asyncio.create_task(scene.issue(**draft))
-    waited = await scene.waits_for_a_lock(issuing)
+    waited = await waits_for_a_lock(scene.pair.database, issuing)
     gate.opened.set()
     issued, downgraded = await asyncio.gather(issuing, downgrading)
     assert waited

@@ -26,7 +26,7 @@ from authz_service.admin.tokens import (
     show_record,
 )
 from authz_service.errors import ConflictError, ForbiddenError, InvalidInputError
-from authz_service.store import audit, changes, idempotency, token_families, tokens, trust
+from authz_service.store import audit, changes, grants, idempotency, token_families, tokens, trust
 from authz_service.store.changes import ChangeSet, Stamp
 from authz_service.store.events import EventKind, append_event, event_of_token
 from authz_service.store.tables import authz_now
@@ -193,6 +193,9 @@ async def _replace(
     touched = ChangeSet()
     moved = await token_families.supersede(conn, touched, token.id, new.id, overlap=rotation.overlap, reason=_ROTATED)
     await _carry_over(conn, touched, token.id, new.id)
+    # Last of the locks: whoever decides about the family's grants has told the secrets that it knows of, and waits for
+    # nothing but the log. Unless they wait for each other, the new secret is none of those.
+    await grants.hold(conn, record.family)
     stamp = await changes.append(conn, touched)
     details = {"by": new.id, "overlap_seconds": int(rotation.overlap.total_seconds()), "children": list(moved)}
     await audit.insert(conn, entry_of("token.rotate", record, authority, details), stamp)

@@ -155,7 +155,10 @@ async def newest_of_family(conn: AsyncConnection, family: TokenId) -> TokenRecor
 
 
 async def hold(conn: AsyncConnection, family: TokenId) -> None:
-    """Whoever asks, decides or takes back for a token waits for whoever does so now, until that transaction ends."""
+    """Whoever asks, decides or takes back for a token waits for whoever does so now, until that transaction ends.
+
+    Whoever adds a member to the family takes it too, before the change log: `touch_family` names the members there are.
+    """
     await conn.execute(select(func.pg_advisory_xact_lock_shared(_EVERYBODYS)))
     await conn.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"grants/{family}", 0))))
 
