@@ -102,6 +102,16 @@ async def test_an_allow_names_token_owner_and_permission(gate):
     assert answer.headers["cache-control"] == "no-store"
 
 
+async def test_an_owner_is_named_as_the_directory_names_them_now(gate):
+    assert (await gate.ask()).headers["x-authz-owner"] == "dana"
+    await gate.stage.apply({"type": "user", "username": "dana.roe", "external_id": "7"})
+    await gate.stage.app.state.services.point.follower.poll_now()
+    assert (await gate.ask()).headers["x-authz-owner"] == "dana.roe"
+    await gate.stage.apply({"type": "user", "username": "dana.roe", "external_id": "77"})  # she loses the name (D2)
+    await gate.stage.app.state.services.point.follower.poll_now()
+    assert (await gate.ask()).headers["x-authz-owner"].startswith("~")
+
+
 async def test_a_deny_challenges_with_the_permission_that_is_missing(gate):
     answer = await gate.ask("POST")
     assert answer.status_code == 403

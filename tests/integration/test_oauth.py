@@ -51,6 +51,20 @@ def basic(name: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()
 
 
+async def test_a_renamed_owner_is_told_by_the_new_name(stage):
+    asker = await caller(stage)
+    _, shown = await token(stage)
+    assert (await introspect(stage, asker, shown))["username"] == "dana"
+    await stage.apply({"type": "user", "username": "dana.roe", "external_id": "7"})
+    await stage.app.state.services.point.follower.poll_now()
+    assert (await introspect(stage, asker, shown))["username"] == "dana.roe"
+    await stage.apply({"type": "user", "username": "dana.roe", "external_id": "77"})  # she loses the name (D2)
+    await stage.app.state.services.point.follower.poll_now()
+    told = await introspect(stage, asker, shown)
+    assert told["username"].startswith("~")
+    assert told["sub"] == told["username"]
+
+
 async def test_a_real_client_introspects_and_revokes(stage):
     """Authlib, as a client that knows nothing of this service but its two endpoints."""
     _, shown = await token(stage)

@@ -235,7 +235,7 @@ class _Writer:
             own = self._ids.get(row.id, row.id)
             if stored is None or not row.same_node(stored):
                 self._changes.touch(ChangeKind.NODE, own)
-            if _account_differs(stored, row):
+            if _account_differs(stored, row) or _user_renamed(stored, row):
                 self._changes.touch(ChangeKind.USER, own)
             done = "deleted" if row.deleted else "created" if stored is None else "changed"
             self.counts[f"{row.kind.value}s_{done}"] += 1
@@ -279,6 +279,11 @@ def _lets_go(stored: Row, row: Row) -> bool:
 
 def _account_differs(stored: Row | None, row: Row) -> bool:
     return row.kind is NodeKind.USER and (stored is None or not row.same_account(stored))
+
+
+def _user_renamed(stored: Row | None, row: Row) -> bool:
+    """Whoever knows an account knows it with its name, which the node has."""
+    return row.kind is NodeKind.USER and stored is not None and row.name != stored.name
 
 
 def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
