@@ -177,12 +177,14 @@ async def test_a_refused_exchange_says_to_the_rules_keeper_what_did_not_fit_and_
     ]
     for one in secrets:
         assert (await exchange(stage, one)).status_code == 400
+    assert (await exchange(stage, issuer.sign(ref="ma" + "i" * 2_000))).status_code == 400
     taken = issuer.sign()
     assert [(await exchange(stage, taken)).status_code for _ in range(2)] == [200, 400]
     found = await rows(stage, "token.exchange_refused")
     assert [(row.subject, row.details["why"], row.details["claim"]) for row in found] == [
         (made["id"], "a claim does not fit", "ref"),
         (made["id"], "no key proves it", None),
+        (made["id"], "a claim is longer than 2000 characters", "ref"),
         (made["id"], "this job token was exchanged before", None),
     ]
     assert {row.details["issuer"] for row in found} == {issuer.url}

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from authz_service.admin.authority import Authority
 from authz_service.admin.issuing import CREATE, IssueReader
-from authz_service.admin.job_tokens import Claims, JobTokenError, key_id, peek, verify
+from authz_service.admin.job_tokens import LONGEST_CLAIM, Claims, JobTokenError, key_id, peek, verify
 from authz_service.admin.management import Actor, Management
 from authz_service.admin.refusals import MOST_RULES, Refusal
 from authz_service.admin.tokens import Issued, new_record, require_may_issue, require_room, store_new
@@ -80,7 +80,11 @@ async def _look(management: Management, rule: TrustRule, shown_token: str) -> Cl
     if claims.issuer != rule.issuer or rule.audience not in claims.audiences:
         return Refusal(rule, "it is for another audience", proven=True)
     misfit = next(iter(claims.misfits(rule.claims)), None)
-    return claims if misfit is None else Refusal(rule, "a claim does not fit", proven=True, claim=misfit)
+    if misfit is None:
+        return claims
+    too_long = claims.is_too_long(misfit)
+    why = f"a claim is longer than {LONGEST_CLAIM} characters" if too_long else "a claim does not fit"
+    return Refusal(rule, why, proven=True, claim=misfit)
 
 
 async def _verify(management: Management, rule: TrustRule, shown_token: str) -> Claims:
