@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from joserfc.jwk import ECKey, KeySet, OKPKey, RSAKey
 
 from authz_service.admin.addresses import parse_receiver
 from authz_service.admin.faults import Faults
+from authz_service.admin.joining import Joined
 from authz_service.admin.outbound import Outbound, OutboundError
 from authz_service.errors import InvalidInputError
 
@@ -30,6 +32,7 @@ _MOST_BYTES: Final = 64 * 1024
 _MOST_KEYS: Final = 64
 _LEAST_RSA_BITS: Final = 2048
 _KEEP_SECONDS: Final = 300.0
+_AHEAD_SECONDS: Final = 240.0
 _AGAIN_SECONDS: Final = 30.0
 _MOST_ISSUERS: Final = 256
 _LEEWAY: Final = 60
@@ -223,31 +226,59 @@ def keep_public(keys: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+@dataclass(slots=True)
+class _Known:
+    """Of an issuer: when it was last asked, and when it was asked for the keys that it gave last."""
+
+    tried_at: float = -math.inf
+    loaded_at: float = -math.inf
+    keys: Sequence[Mapping[str, Any]] = ()
+
+
 class IssuerKeys:
     """Key sets of issuers, by their discovery documents, each asked for at most twice a minute and kept five minutes.
 
-    Only issuers of trust rules get here. The key set has to be at the issuer's own host and port.
+    After four they are asked for again, so that an issuer may fail for a minute; callers at the same moment wait for
+    one answer. Only issuers of trust rules get here. The key set has to be at the issuer's own host and port.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._kept: OrderedDict[str, tuple[float, Sequence[Mapping[str, Any]]]] = OrderedDict()
+        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._loads: Joined[Sequence[Mapping[str, Any]]] = Joined()
 
     async def find(self, outbound: Outbound, issuer: str, kid: str | None) -> Sequence[Mapping[str, Any]]:
-        """Raises JobTokenError when the issuer does not answer as one."""
-        kept, now = self._kept.get(issuer), self._clock()
-        if kept is not None:
-            age = now - kept[0]
-            known = bool(kept[1]) and (kid is None or any(one.get("kid") == kid for one in kept[1]))
-            if age < _AGAIN_SECONDS or (age < _KEEP_SECONDS and known):
-                return kept[1]
-        # Before the answer, so that a crowd asks once; an issuer that fails is left alone for a while, too.
-        self._kept[issuer] = (now, () if kept is None or now - kept[0] >= _KEEP_SECONDS else kept[1])
-        self._kept.move_to_end(issuer)
-        while len(self._kept) > _MOST_ISSUERS:
-            self._kept.popitem(last=False)
+        """Raises JobTokenError when the issuer does not answer as one, and nothing that it said before holds still."""
+        known = self._known.setdefault(issuer, _Known())
+        self._known.move_to_end(issuer)
+        while len(self._known) > _MOST_ISSUERS:
+            self._known.popitem(last=False)
+        kept = self._kept(known)
+        named = bool(kept) and (kid is None or any(one.get("kid") == kid for one in kept))
+        now = self._clock()
+        if named and now - known.loaded_at < _AHEAD_SECONDS:
+            return kept
+        if now - known.tried_at < _AGAIN_SECONDS and not self._loads.runs(issuer):
+            # One that fails, or is asked for keys that it has not, is left alone for a while.
+            if not kept:
+                raise JobTokenError("the issuer did not answer a moment ago")
+            return kept
+        try:
+            return await self._loads.do(issuer, lambda: self._ask(outbound, issuer, known))
+        except JobTokenError:
+            kept = self._kept(known)
+            if not kept:
+                raise
+            return kept
+
+    def _kept(self, known: _Known) -> Sequence[Mapping[str, Any]]:
+        """The keys that are believed still."""
+        return known.keys if self._clock() - known.loaded_at < _KEEP_SECONDS else ()
+
+    async def _ask(self, outbound: Outbound, issuer: str, known: _Known) -> Sequence[Mapping[str, Any]]:
+        known.tried_at = asked_at = self._clock()
         keys = await self._load(outbound, issuer)
-        self._kept[issuer] = (now, keys)
+        known.keys, known.loaded_at = keys, asked_at
         return keys
 
     async def _load(self, outbound: Outbound, issuer: str) -> Sequence[Mapping[str, Any]]:

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, Ellip
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from authz_service.admin.joining import Joined
 from authz_service.admin.outbound import Outbound, OutboundError
 from authz_service.errors import NotFoundError, StartError, UnauthenticatedError
 
@@ -48,6 +49,7 @@ class PartnerKeys:
         self._clock = clock
         self._keys: Mapping[str, EllipticCurvePublicKey] = {}
         self._fetched_at = self._tried_at = float("-inf")
+        self._fetches: Joined[None] = Joined()
         if file is not None:
             try:
                 self._keys = parse_keys(file.read_bytes())
@@ -69,14 +71,19 @@ class PartnerKeys:
 
     async def _find(self, key_id: str) -> EllipticCurvePublicKey | None:
         now = self._clock()
-        old = now - self._fetched_at > _FRESH_SECONDS
-        if self._url is not None and (old or key_id not in self._keys) and now - self._tried_at > _PAUSE_SECONDS:
-            self._tried_at = now
-            await self._fetch(self._url)
+        url, old = self._url, now - self._fetched_at > _FRESH_SECONDS
+        # Whoever comes while they are fetched waits for them too: its key may be among the new ones.
+        if (
+            url is not None
+            and (old or key_id not in self._keys)
+            and (now - self._tried_at > _PAUSE_SECONDS or self._fetches.runs(url))
+        ):
+            await self._fetches.do(url, lambda: self._fetch(url))
         stale = self._url is not None and self._clock() - self._fetched_at > 24 * _FRESH_SECONDS
         return None if stale else self._keys.get(key_id)
 
     async def _fetch(self, url: str) -> None:
+        self._tried_at = self._clock()
         try:
             answer = await self._outbound.send("GET", url, headers={"Accept": "application/json"}, max_bytes=_MAX_BYTES)
         except OutboundError:
