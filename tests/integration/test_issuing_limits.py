@@ -140,3 +140,88 @@ async def test_a_role_that_does_not_come_down_is_lent_to_no_service_account_belo
     answer = await issue(pair, secret, catalog="visits", owner="bot", scopes=[wanted])
     assert (answer.status_code, faults_of(answer)) == (403, [("/scopes/0/permissions/0", "beyond_issuer")])
     assert_within(await read_all(pair.database), first.id)
+
+
+SHIPPING = """
+catalog: ships
+version: 1
+roles: {member: , developer: [member], maintainer: [developer]}
+top_role: maintainer
+targets: {/p/:id: project}
+permissions:
+  thing:
+    read: {project: {min_role: developer}}
+    run: {project: {min_role: developer}}
+    check: {project: {min_role: developer}}
+    lead: {project: {min_role: developer}}
+    admin: {project: {min_role: developer}, implies: ["thing:ship"]}
+    ship: {project: {min_role: maintainer}, implies: ["thing:sink"]}
+    sink: {project: {min_role: maintainer}}
+    board: {project: , when: {subject.role: maintainer}}
+    moor: {project: , implies: ["thing:board"]}
+operations:
+  POST /p/:id/deploy: {needs: [{min_role: maintainer, all_of: ["thing:run"]}]}
+  POST /p/:id/both: {needs: [{min_role: maintainer, all_of: ["thing:check", "thing:read"]}]}
+  POST /p/:id/leader: {needs: [{when: {subject.role: maintainer}, all_of: ["thing:lead"]}]}
+"""
+"""Each permission but `ship`, `sink` and `board` is a developer's; what comes of it is a maintainer's."""
+
+
+@pytest.fixture
+async def shipping(pair):
+    """`olga`'s token for the robot's home and for the catalog; she is a developer of `web`, the robot a maintainer."""
+    await install(pair.database, SHIPPING)
+    await import_lines(
+        pair.database,
+        {"type": "membership", "user": "olga", "node": "acme", "role": "owner"},
+        {"type": "membership", "user": "olga", "node": "acme/Tools", "role": "developer"},
+        {"type": "membership", "user": "bot", "node": "acme/Tools", "role": "maintainer"},
+    )
+    acme, tools = await pair.node("group", "21"), await pair.node("group", "22")
+    names = ("read", "run", "check", "lead", "admin", "moor")
+    held = on(tools, catalog="ships", permissions=tuple(f"thing:{name}" for name in names))
+    manages = on(acme, catalog="authz", permissions=("token:create",))
+    return await pair.put_token("olga", CREATE, manages, held)
+
+
+def ships(*names: str) -> dict[str, Any]:
+    reach = {"kind": "selected", "nodes": ["group:acme/Tools"]}
+    return {"catalog": "ships", "scopes": [{"reach": reach, "permissions": [f"thing:{name}" for name in names]}]}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(["admin"], id="what it implies"),
+        pytest.param(["run"], id="a set of an operation"),
+        pytest.param(["check", "read"], id="a set of two items"),
+        pytest.param(["moor"], id="a when of what it implies"),
+        pytest.param(["lead"], id="a when of a set"),
+    ],
+)
+async def test_a_service_account_is_given_nothing_that_the_issuers_role_forbids(pair, shipping, names):
+    first, secret = shipping
+    answer = await issue(pair, secret, owner="bot", **ships(*names))
+    assert (answer.status_code, faults_of(answer)[0]) == (403, ("/scopes/0/permissions/0", "beyond_issuer"))
+    assert_within(await read_all(pair.database), first.id)
+    for_herself = await issue(pair, secret, **ships(*names))
+    assert for_herself.status_code == 201
+
+
+async def test_what_takes_a_higher_role_only_with_more_than_is_given_is_given(pair, shipping):
+    first, secret = shipping
+    for name in ("check", "read"):
+        assert (await issue(pair, secret, owner="bot", **ships(name))).status_code == 201
+    assert_within(await read_all(pair.database), first.id)
+
+
+async def test_an_edit_gives_no_service_account_the_rest_of_such_a_set(pair, shipping):
+    first, secret = shipping
+    made = (await issue(pair, secret, owner="bot", **ships("check"))).json()
+    acme = await pair.node("group", "21")
+    edits = on(acme, catalog="authz", permissions=("token:edit", "token:read"))
+    _, editor = await pair.put_token("olga", *first.scopes, edits)
+    body = {"scopes": ships("check", "read")["scopes"]}
+    headers = {"If-Match": "*"}
+    answer = await pair.sides[0].call("PATCH", f"/v1/tokens/{made['id']}", editor, body, headers=headers)
+    assert (answer.status_code, faults_of(answer)) == (403, [("/scopes/0/permissions/0", "beyond_issuer")])

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 
 from authz_service.admin.faults import Faults
 from authz_service.admin.issuing import Issue
 from authz_service.admin.reaches import ReadScope
-from authz_service.catalog.model import Catalog, Permission
+from authz_service.catalog.model import Catalog, Condition, Permission, RequirementSet, bits
 from authz_service.compiler.compile import compile_lookup
 from authz_service.compiler.lookup import LegacyHoldings, Lookup
-from authz_service.directory.model import NodeId, NodeKind, User
+from authz_service.directory.model import NodeId, NodeKind, Scalar, User
 from authz_service.engine.model import World
 from authz_service.engine.places import Place, effective_roles, is_member
 from authz_service.pdp.authority_facts import TransactionWorld
@@ -100,6 +102,7 @@ class _Holdings:
     holder: Token
     wanted: Token
     catalog: Catalog
+    _satisfiable: Sequence[RequirementSet] | None = field(default=None, init=False)
 
     def find_lacking(self, read: ReadScope, resource_owner: Place | None) -> Iterator[tuple[int | None, str]]:
         """Index of a permission (None: the scope as a whole), and what to say of it."""
@@ -205,9 +208,61 @@ class _Holdings:
         return {node: role for node, role in memberships.items() if role not in stationary}
 
     def _fit(self, place: Place, permission: Permission) -> bool:
-        """Rule A4's roles, of the holder's owner: nobody has a service account do what they may not do themselves."""
+        """Whether the holder's owner has each role that using the permission there may take (M2, A4).
+
+        Nobody has a service account do what they may not do themselves.
+        """
         owner = self.holder.owner
         roles = effective_roles(place, owner, self._memberships_below_too(place), self.catalog)
-        needed = [permission.boundaries.get(boundary) for boundary in (NodeKind.PROJECT, NodeKind.GROUP)]
         satisfying = self.catalog.roles_satisfying
-        return all(role is None or satisfying.get(role, frozenset()) & roles for role in needed)
+        return all(
+            (needed.min_role is None or satisfying.get(needed.min_role, frozenset()) & roles)
+            and all(role in roles for role in needed.named)
+            for needed in self._roles_needed(permission)
+        )
+
+    def _roles_needed(self, permission: Permission) -> Iterator[_Roles]:
+        """Of all that the permission confers (C2), and of the requirement sets that begin with one of these (C6)."""
+        catalog = self.catalog
+        for boundary in (NodeKind.PROJECT, NodeKind.GROUP):
+            conferred = catalog.confers[boundary][permission.number]
+            for number in bits(conferred):
+                given = catalog.permissions[number]
+                yield _Roles.of(given.boundaries[boundary], given.when)
+            for choice in self._choices():
+                first = choice.items[0]
+                if first.boundary is boundary and conferred >> catalog.by_name[first.permission].number & 1:
+                    yield _Roles.of(choice.min_role, choice.when)
+
+    def _choices(self) -> Sequence[RequirementSet]:
+        """The sets that ask for a role and that the wanted token could satisfy, wherever its places are."""
+        if self._satisfiable is None:
+            catalog = self.catalog
+            scopes = [scope for scope in self.wanted.scopes if scope.catalog == catalog.name]
+            named = {name for scope in scopes for name in scope.permissions} & catalog.by_name.keys()
+            numbers = [catalog.by_name[name].number for name in named]
+            held = {where: reduce(or_, (row[one] for one in numbers), 0) for where, row in catalog.confers.items()}
+            self._satisfiable = [
+                choice
+                for operation in catalog.operations.values()
+                for choice in operation.sets
+                if (choice.min_role is not None or _Roles.of(None, choice.when).named)
+                and all(
+                    catalog.by_name[item.permission].reads_public
+                    or held[item.boundary] >> catalog.by_name[item.permission].number & 1
+                    for item in choice.items
+                )
+            ]
+        return self._satisfiable
+
+
+@dataclass(frozen=True, slots=True)
+class _Roles:
+    """A `min_role`, which other roles may include, and the roles that a `when` names, which none includes (C5)."""
+
+    min_role: str | None
+    named: tuple[Scalar, ...]
+
+    @classmethod
+    def of(cls, min_role: str | None, when: Condition) -> _Roles:
+        return cls(min_role, tuple(value for name, value in when if name == "subject.role"))
