@@ -390,6 +390,83 @@ async def test_what_a_token_loses_the_secret_that_it_replaced_loses_too(stage):
     assert not await stage.allows(secret, "job:run")
 
 
+@pytest.fixture
+async def replaced(stage):
+    """An admin's secret, a token that reads jobs from one network, replaced, still at work; the id of the new one."""
+    admin = await stage.admin()
+    begins = datetime.now(UTC) - timedelta(days=1)
+    token, _ = await web(stage, networks=("203.0.113.0/24",), not_before=begins)
+    new = await stage.call("POST", f"/v1/tokens/{token}/rotate", admin, {"overlap_seconds": 3600})
+    return admin, token, new.json()["id"]
+
+
+async def shown(stage: Stage, secret: str, token: str) -> dict[str, Any]:
+    answer = (await stage.call("GET", f"/v1/tokens/{token}", secret)).json()
+    return {name: answer[name] for name in ("scopes", "conditions", "not_before", "expires_at", "state")}
+
+
+@pytest.mark.parametrize(
+    "wider",
+    [
+        {"scopes": [selected("acme/web", permissions=("job:read", "job:run"))]},
+        {"scopes": [selected("group:acme")]},
+        {"scopes": [{"reach": {"kind": "all_memberships"}, "permissions": ["job:read"]}]},
+        {"conditions": {"networks": []}},
+        {"conditions": {"networks": ["203.0.0.0/16", "198.51.100.0/24"]}},
+        {"not_before": None},
+        {"expires_at": None},
+        {"name": "another"},
+    ],
+    ids=str,
+)
+async def test_what_a_token_gains_the_secret_that_it_replaced_does_not(stage, replaced, wider):
+    admin, former, new = replaced
+    before = await shown(stage, admin, former)
+    assert (await edit(stage, admin, new, wider)).status_code == 200
+    assert await shown(stage, admin, former) == before
+
+
+@pytest.mark.parametrize(
+    ("edited", "kept"),
+    [
+        (
+            {"scopes": [selected("acme/web", "acme/tools/lint", permissions=("job:run",))]},
+            {"scopes": []},
+        ),
+        ({"conditions": {"networks": ["203.0.113.7/32", "198.51.100.0/24"]}}, {"networks": ["203.0.113.7/32"]}),
+        ({"conditions": {"networks": ["198.51.100.0/24"]}}, {"networks": ["203.0.113.0/24"], "state": "expired"}),
+    ],
+    ids=["scopes", "networks", "no network in common"],
+)
+async def test_of_an_edit_that_takes_and_gives_the_replaced_secret_only_loses(stage, replaced, edited, kept):
+    admin, former, new = replaced
+    assert (await edit(stage, admin, new, edited)).status_code == 200
+    found = await shown(stage, admin, former)
+    found["networks"] = found["conditions"]["networks"]
+    assert {name: found[name] for name in kept} == kept
+
+
+async def test_the_replaced_secret_keeps_of_each_place_what_the_new_one_still_holds_there(stage):
+    admin = await stage.admin()
+    token, secret = await stage.give("dana", await stage.scope_at("gitlab", ["group:acme"], "job:read", "job:run"))
+    rotated = await stage.call("POST", f"/v1/tokens/{token}/rotate", admin, {"overlap_seconds": 3600})
+    body = {"scopes": [selected("acme/web", permissions=("job:read", "pipeline:read"))]}
+    assert (await edit(stage, admin, rotated.json()["id"], body)).status_code == 200
+    assert await stage.allows(secret, "job:read")
+    assert not await stage.allows(secret, "job:run")
+    assert not await stage.allows(secret, "pipeline:read")
+    assert not await stage.allows(secret, "job:read", "project:acme/tools/lint")
+
+
+async def test_a_coarse_secret_that_was_replaced_gains_no_scope_either(stage):
+    admin = await stage.admin()
+    token, _ = await stage.give("dana", catalogs={"gitlab": 1}, legacy_scopes=("read_api",))
+    rotated = await stage.call("POST", f"/v1/tokens/{token}/rotate", admin, {"overlap_seconds": 3600})
+    assert (await edit(stage, admin, rotated.json()["id"], {"legacy_scopes": ["api"]})).status_code == 200
+    former = (await stage.call("GET", f"/v1/tokens/{token}", admin)).json()
+    assert former["legacy_scopes"] == ["read_api"]
+
+
 # by whom
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from ipaddress import ip_network
 from random import Random
 from typing import Any
 
@@ -82,6 +83,18 @@ class Lives:
         assert not ends_later(old.expires_at, new.expires_at), "a rotation moved an end to a later date"
         apart: Mapping[str, Any] = {"id": old.id, "created_at": None, "revoked_at": None, "parent": None}
         assert replace(new, **apart) == replace(old, **apart), "a rotation changed a token"
+
+
+def check_narrower(known: Token, edited: Token) -> None:
+    """Of when and from where a token may be used, an edit of the one in its place leaves at most what there was."""
+    assert not ends_later(known.expires_at, edited.expires_at), "an edit gave a replaced token more time"
+    assert known.not_before is None or (edited.not_before is not None and edited.not_before >= known.not_before)
+    around = [ip_network(text) for text in known.conditions.networks]
+    within = [ip_network(text) for text in edited.conditions.networks]
+    assert not around or within, "an edit freed a replaced token from its networks"
+    for network in within if around else ():
+        same = [one for one in around if one.version == network.version]
+        assert any(network.network_address in one and network.broadcast_address in one for one in same)
 
 
 def ends_later(before: datetime | None, after: datetime | None) -> bool:

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from random import Random
 from typing import Any
 
@@ -21,7 +21,7 @@ from tests.support.asked_for import TokenDrawer, managers
 from tests.support.asking import Asked, Interview, askable, grouped, item_of
 from tests.support.endings import Endings
 from tests.support.forge import FORGE_2
-from tests.support.lives import OVERLAPS, Lives, draw_edit, rotatable
+from tests.support.lives import OVERLAPS, Lives, check_narrower, draw_edit, rotatable
 from tests.support.memory_world import MemoryWorld, decide_in
 from tests.support.pair import Pair, Side
 from tests.support.powers import powers
@@ -272,6 +272,8 @@ class Machine:
         before = self.reading
         answer = await side.call("PATCH", f"/v1/tokens/{token.id}", secret, body, headers={"If-Match": "*"})
         self._note(f"edit {token.id} by {by and by.id} {body}", answer, 200, 400, 401, 403, 404, 409)
+        if answer.status_code == 200 and alone:
+            self._check_replaced(before.rows, (await read_all(self.pair.database)).rows, token, before.now)
         if answer.status_code == 200 and by is not None and alone:
             # Nobody widens a token beyond what they hold themselves (M2).
             free = replace((await read_all(self.pair.database)).rows, policies=[])
@@ -281,6 +283,18 @@ class Machine:
             held |= powers(replace(before.rows, policies=[]), by, before.now, edited.catalogs)
             beyond = powers(free, edited, before.now) - held
             assert not beyond, f"{by} edited {token} beyond both: {sorted(beyond)}\n{self.context}"
+
+    def _check_replaced(self, before: Rows, after: Rows, token: Token, now: datetime) -> None:
+        """An edit gives those that the token replaced nothing (T5)."""
+        free, whole = replace(after, policies=[]), replace(before, policies=[])
+        for former in self.ledger.lives.of_family(token.id) - {token.id}:
+            known, edited = naive.token_of(whole, former), naive.token_of(free, former)
+            if known is None or edited is None or known == edited:
+                continue
+            self.counts["replaced ones narrowed"] += 1
+            check_narrower(known, edited)
+            beyond = powers(free, edited, now) - powers(whole, known, now)
+            assert not beyond, f"an edit gave {known} also {sorted(beyond)}\n{self.context}"
 
     async def _rotate(
         self, side: Side, token: Token, by: Token | None, body: Any, *, itself: bool, alone: bool

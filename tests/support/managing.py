@@ -141,6 +141,7 @@ class Stage:
         parent: str | None = None,
         evaluates: tuple[str, ...] = (),
         may_rotate_self: bool = False,
+        not_before: datetime | None = None,
     ) -> tuple[str, str]:
         """Put a token in, without asking; its id and its secret. `upstream` owners are no users of ours (C9)."""
         secret = new_secret("azt", "k1")
@@ -155,6 +156,7 @@ class Stage:
             scopes=scopes,
             legacy_scopes=legacy_scopes,
             name="given",
+            not_before=not_before,
             expires_at=expires_at,
             conditions=Conditions(networks),
             parent=None if parent is None else TokenId(parent),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from ipaddress import ip_network
 from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -16,6 +15,7 @@ from authz_service.admin.drafts import ScopeDraft, TokenDraft, check_lifetime, c
 from authz_service.admin.faults import shown
 from authz_service.admin.issuing import Issue, IssueReader
 from authz_service.admin.management import Actor, Management
+from authz_service.admin.overlaps import narrow_replaced, networks_within
 from authz_service.admin.policy_checks import require_admitted
 from authz_service.admin.reaches import ReadScope, ScopeReader
 from authz_service.admin.stored import read_stored, require_below, require_works
@@ -29,7 +29,7 @@ from authz_service.store import audit, changes, token_families, tokens
 from authz_service.store.changes import ChangeSet, Stamp
 from authz_service.store.events import EventKind, append_event, event_of_token
 from authz_service.store.token_rows import TokenRecord
-from authz_service.tokens.model import Conditions, Token, TokenId, TokenKind
+from authz_service.tokens.model import Token, TokenId, TokenKind
 from authz_service.tokens.secret import is_token_id
 
 EDIT: Final = "token:edit"
@@ -126,10 +126,12 @@ async def apply_change(
     await tokens.replace(conn, touched, edited)
     await settle_token(conn, touched, authority, edited, record.token)
     former = await token_families.load_predecessors(conn, record)
-    for one in former:
-        await tokens.replace(conn, touched, replace(one, token=_as_narrow(one.token, edited.token)))
+    narrowed = [(one, await narrow_replaced(conn, management, authority, one.token, issue)) for one in former]
+    narrowed = [(one, token) for one, token in narrowed if token != one.token]
+    for one, token in narrowed:
+        await tokens.replace(conn, touched, replace(one, token=token))
     stamp = await changes.append(conn, touched)
-    details = {"before": _described(record), "after": _described(edited), "also": [one.token.id for one in former]}
+    details = {"before": _described(record), "after": _described(edited), "also": [one.id for _, one in narrowed]}
     await audit.insert(conn, entry_of("token.edit", edited, authority, details), stamp)
     await append_event(conn, event_of_token(EventKind.TOKEN_EDITED, edited.token, fields=sorted(change.given)))
     return await show_record(conn, authority, edited, stamp), stamp
@@ -241,7 +243,7 @@ async def _widens(authority: Authority, old: TokenRecord, new: TokenRecord, issu
         return True
     if new.may_rotate_self and not old.may_rotate_self:
         return True
-    if not _networks_within(after.conditions, before.conditions):
+    if not networks_within(after.conditions, before.conditions):
         return True
     if (before.scopes, before.legacy_scopes, before.evaluates) == (after.scopes, after.legacy_scopes, after.evaluates):
         return False
@@ -252,30 +254,6 @@ async def _widens(authority: Authority, old: TokenRecord, new: TokenRecord, issu
 
 def _ends_later(before: datetime | None, after: datetime | None) -> bool:
     return before is not None and (after is None or after > before)
-
-
-def _networks_within(inner: Conditions, outer: Conditions) -> bool:
-    if not outer.networks:
-        return True
-    around = [ip_network(network) for network in outer.networks]
-    within = [ip_network(network) for network in inner.networks]
-    return bool(within) and all(
-        any(network.version == wide.version and network.subnet_of(wide) for wide in around)  # type: ignore[arg-type]
-        for network in within
-    )
-
-
-def _as_narrow(former: Token, edited: Token) -> Token:
-    ends = [end for end in (former.expires_at, edited.expires_at) if end is not None]
-    return replace(
-        former,
-        scopes=edited.scopes,
-        legacy_scopes=edited.legacy_scopes,
-        evaluates=edited.evaluates,
-        conditions=edited.conditions,
-        not_before=edited.not_before,
-        expires_at=min(ends, default=None),
-    )
 
 
 def _described(record: TokenRecord) -> dict[str, object]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import or_
 
@@ -18,7 +18,7 @@ from authz_service.engine.model import World
 from authz_service.engine.places import Place, effective_roles, is_member
 from authz_service.pdp.authority_facts import TransactionWorld
 from authz_service.pdp.check import ANY_CATALOG
-from authz_service.tokens.model import ReachKind, Token, TokenKind
+from authz_service.tokens.model import Reach, ReachKind, Scope, Token, TokenKind
 
 
 async def find_beyond(
@@ -61,20 +61,48 @@ def _find_beyond(facts: World, holder: Token, issue: Issue, code: str, only: str
     return faults
 
 
+async def keep_held(world: TransactionWorld, holder: Token, issue: Issue) -> Token:
+    """The issue's token with that part alone, of its scopes and what it may ask about, which the holder holds now too.
+
+    A place of a scope that holds a part of the scope's permissions becomes a scope of its own.
+    """
+    return await world.answer(lambda facts: _keep_held(facts, holder, issue))
+
+
+def _keep_held(facts: World, holder: Token, issue: Issue) -> Token:
+    scopes: list[Scope] = []
+    for read in issue.scopes:
+        if holder.catalogs.get(read.catalog.name) == read.catalog.version:
+            scopes += _Holdings(facts, holder, issue.token, read.catalog).keep_held(read, issue.resource_owner)
+    legacy = [
+        name
+        for name in issue.token.legacy_scopes
+        if all(
+            _carries_all(holder, replace(issue.token, legacy_scopes=(name,)), catalog)
+            for catalog in issue.catalogs.values()
+        )
+    ]
+    evaluates = [one for one in issue.token.evaluates if one in holder.evaluates or ANY_CATALOG in holder.evaluates]
+    return replace(issue.token, scopes=tuple(scopes), legacy_scopes=tuple(legacy), evaluates=tuple(evaluates))
+
+
 def _check_legacy(holder: Token, issue: Issue, catalogs: Iterable[Catalog], code: str, faults: Faults) -> None:
     """A coarse token comes only from a coarse token of the same owner that carries as much."""
     for catalog in catalogs:
-        wanted = compile_lookup(issue.token, catalog)
-        held = compile_lookup(holder, catalog)
-        enough = (
-            _same_owner(holder, issue.token, catalog)
-            and _carries(held.legacy, wanted.legacy)
-            and _carries(held.legacy_public, wanted.legacy_public)
-        )
-        if not enough:
+        if not _carries_all(holder, issue.token, catalog):
             faults.add(
                 "/legacy_scopes", code, "the token that issues this one does not carry these legacy scopes itself"
             )
+
+
+def _carries_all(holder: Token, token: Token, catalog: Catalog) -> bool:
+    wanted = compile_lookup(token, catalog)
+    held = compile_lookup(holder, catalog)
+    return (
+        _same_owner(holder, token, catalog)
+        and _carries(held.legacy, wanted.legacy)
+        and _carries(held.legacy_public, wanted.legacy_public)
+    )
 
 
 def _carries(held: LegacyHoldings | None, wanted: LegacyHoldings | None) -> bool:
@@ -123,6 +151,26 @@ class _Holdings:
             for place in read.places:
                 if not self._holds_at(lookup, place, permission):
                     yield index, f"the token that issues this one does not hold `{name}` on `{place.text}`"
+
+    def keep_held(self, read: ReadScope, resource_owner: Place | None) -> Iterator[Scope]:
+        """The parts of a scope that the holder holds, those places together that keep the same permissions."""
+        kind = read.scope.reach.kind
+        if self.catalog.single_owner and kind is not ReachKind.INSTANCE and not self._within_owner(resource_owner):
+            return
+        lookup = compile_lookup(self.holder, self.catalog)
+        parts: dict[tuple[str, ...], list[NodeId]] = {}
+        if kind is not ReachKind.SELECTED:
+            mask = self._reach_mask(lookup, kind)
+            parts[self._names(read, lambda one: self._confers(mask, one, read.boundaries))] = []
+        for place in read.places:
+            names = self._names(read, lambda one: self._holds_at(lookup, place, one))  # noqa: B023
+            parts.setdefault(names, []).append(place.id)
+        for names, nodes in parts.items():
+            if names:
+                yield Scope(read.scope.catalog, Reach(kind, tuple(nodes)), names)
+
+    def _names(self, read: ReadScope, held: Callable[[Permission], bool]) -> tuple[str, ...]:
+        return tuple(name for name in read.scope.permissions if held(self.catalog.by_name[name]))
 
     def _within_owner(self, wanted: Place | None) -> bool:
         if self.holder.kind is TokenKind.LEGACY:
