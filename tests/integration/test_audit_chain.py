@@ -15,7 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from tests.support.managing import PEPPER, Stage, body_of, staged
 
-from authz_service.admin.audit import verify_chain, verify_export
+from authz_service.admin.audit import ChainWalk, Verdict, Verification, verify_chain, verify_export
 from authz_service.admin.sealing import (
     Ed25519Signer,
     PepperSigner,
@@ -26,7 +26,7 @@ from authz_service.admin.sealing import (
     read_signer,
 )
 from authz_service.cli import main
-from authz_service.errors import InvalidInputError, StartError
+from authz_service.errors import Fault, InvalidInputError, StartError
 from authz_service.store import audit, audit_chain
 from authz_service.store.audit_chain import Link, row_hash
 
@@ -379,14 +379,66 @@ async def test_the_command_proves_the_chain_of_a_database(stage, database_url, m
     monkeypatch.setenv("AUTHZ_DATABASE_URL", database_url)
     monkeypatch.delenv("AUTHZ_PEPPERS", raising=False)
     verify = ["audit", "verify", "--checkpoints", str(file), "--output", "json"]
-    assert await asyncio.to_thread(main, verify) == 1  # the key is not known
-    assert json.loads(capsys.readouterr().out)["faults"][0]["code"] == "checkpoint_unproven"
+    assert await asyncio.to_thread(main, verify) == 3  # the key is not known
+    told = json.loads(capsys.readouterr().out)
+    assert (told["verdict"], told["whole"], told["faults"][0]["code"]) == ("unproven", False, "checkpoint_unproven")
     monkeypatch.setenv("AUTHZ_PEPPERS", f"k1:{base64.b64encode(PEPPER).decode()}")
     assert await asyncio.to_thread(main, verify) == 0
-    assert json.loads(capsys.readouterr().out)["whole"] is True
+    told = json.loads(capsys.readouterr().out)
+    assert (told["verdict"], told["whole"]) == ("whole", True)
     await tamper(stage, "delete from audit where seal > 4")
     assert await asyncio.to_thread(main, ["audit", "verify"]) == 1
-    assert "tail" not in capsys.readouterr().out
+    assert "the audit is not whole" in capsys.readouterr().err
+    monkeypatch.delenv("AUTHZ_PEPPERS", raising=False)
+    assert await asyncio.to_thread(main, verify) == 1  # what is wrong counts, whatever else cannot be told
+    assert json.loads(capsys.readouterr().out)["verdict"] == "not_whole"
+
+
+async def test_an_export_and_checkpoints_under_a_pepper_are_proven_by_the_command(stage, monkeypatch, tmp_path, capsys):
+    kept = await sealed(stage)
+    (tmp_path / "kept.jsonl").write_text("".join(json.dumps(format_checkpoint(one)) + "\n" for one in kept))
+    exported = await stage.call("GET", "/v1/audit/export", await stage.admin())
+    (tmp_path / "audit.jsonl").write_bytes(exported.content)
+    (tmp_path / "peppers").write_text(f"k1:{base64.b64encode(PEPPER).decode()}\n")
+    for name in ("AUTHZ_PEPPERS", "AUTHZ_PEPPERS_FILE", "AUTHZ_DATABASE_URL", "DATABASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    files = ["--export", str(tmp_path / "audit.jsonl"), "--checkpoints", str(tmp_path / "kept.jsonl")]
+    assert await asyncio.to_thread(main, ["audit", "verify", *files]) == 3
+    assert "could not be proven whole" in capsys.readouterr().err
+    monkeypatch.setenv("AUTHZ_PEPPERS_FILE", str(tmp_path / "peppers"))
+    assert await asyncio.to_thread(main, ["audit", "verify", *files]) == 0
+    monkeypatch.delenv("AUTHZ_PEPPERS_FILE")
+    monkeypatch.setenv("AUTHZ_PEPPERS", f"k1:{base64.b64encode(bytes(PEPPER[::-1])).decode()}")
+    assert await asyncio.to_thread(main, ["audit", "verify", *files]) == 1
+    assert "checkpoint 5: its signature is not one of key" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["audit", "verify"], ["pepper", "status"]])
+async def test_who_could_not_look_does_not_say_what_is_there(command, monkeypatch, tmp_path, capsys):
+    for name in ("AUTHZ_PEPPERS_FILE", "AUTHZ_DATABASE_URL", "DATABASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AUTHZ_PEPPERS", f"k1:{base64.b64encode(PEPPER).decode()}")
+    assert await asyncio.to_thread(main, command) == 2
+    assert capsys.readouterr().err.count("set AUTHZ_DATABASE_URL") == 1
+    monkeypatch.setenv("AUTHZ_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
+    assert await asyncio.to_thread(main, command) == 3
+    assert "cannot be reached" in capsys.readouterr().err
+
+
+async def test_a_file_that_is_no_export_is_not_an_audit_that_is_not_whole(tmp_path):
+    (tmp_path / "audit.jsonl").write_text('{"action": "x"}\n')
+    assert await asyncio.to_thread(main, ["audit", "verify", "--export", str(tmp_path / "audit.jsonl")]) == 2
+
+
+def test_a_fault_that_breaks_the_chain_is_told_after_any_number_of_unproven_checkpoints():
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    many = [audit_chain.Checkpoint(0, audit_chain.NO_HASH, at, "ed25519", "0" * 16, b"") for _ in range(1500)]
+    walk = ChainWalk([*many, replace(many[0], seal=5)], Verifier({}, None))
+    walk.end()
+    told = Verification(0, walk.head, 0, walk.checkpoints, tuple(walk.faults))
+    assert told.verdict is Verdict.NOT_WHOLE
+    unproven = Verification(0, walk.head, 0, 1, (Fault("checkpoint 1", "checkpoint_unproven", ""),))
+    assert unproven.verdict is Verdict.UNPROVEN
 
 
 def test_the_hash_takes_in_every_column_but_the_chain_itself():

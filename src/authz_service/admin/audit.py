@@ -16,7 +16,7 @@ from authz_service.admin.faults import Faults, shown
 from authz_service.admin.management import Actor, Management
 from authz_service.admin.places import find_node, find_user
 from authz_service.admin.reaches import unknown_target
-from authz_service.admin.sealing import Verifier, format_checkpoint
+from authz_service.admin.sealing import BY_PEPPER, ED25519, Verifier, format_checkpoint
 from authz_service.admin.views import format_moment
 from authz_service.directory.model import NodeKind, format_target
 from authz_service.errors import Fault, ForbiddenError, InvalidInputError
@@ -30,6 +30,7 @@ from authz_service.tokens.secret import is_token_id
 READ: Final = "audit:read"
 _EXPORT_PAGE: Final = 500
 _MOST_FAULTS: Final = 1000
+_KEY_WANTED: Final = {ED25519: "give its public key", BY_PEPPER: "set AUTHZ_PEPPERS or AUTHZ_PEPPERS_FILE with it"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +176,14 @@ class ChainCode(StrEnum):
     CHECKPOINT_UNPROVEN = "checkpoint_unproven"
 
 
+class Verdict(StrEnum):
+    """What the chain is. Unproven is one that is whole by all that could be told, and a checkpoint's key is missing."""
+
+    WHOLE = "whole"
+    NOT_WHOLE = "not_whole"
+    UNPROVEN = "unproven"
+
+
 @dataclass(frozen=True, slots=True)
 class Verification:
     """What a walk over the chain found. `unsealed` rows came too late for a seal: a second's worth, normally."""
@@ -185,6 +194,13 @@ class Verification:
     checkpoints: int
     faults: tuple[Fault, ...]
 
+    @property
+    def verdict(self) -> Verdict:
+        if not self.faults:
+            return Verdict.WHOLE
+        unproven = all(one.code == ChainCode.CHECKPOINT_UNPROVEN for one in self.faults)
+        return Verdict.UNPROVEN if unproven else Verdict.NOT_WHOLE
+
 
 class ChainWalk:
     """Takes links in the order of their seals and says what is wrong with them."""
@@ -193,6 +209,7 @@ class ChainWalk:
         self.head = Head()
         self.rows = 0
         self.faults: list[Fault] = []
+        self._broken = False
         self._waiting = sorted(checkpoints, key=lambda one: one.seal)
         self._verifier = verifier
         self.checkpoints = len(self._waiting)
@@ -227,7 +244,8 @@ class ChainWalk:
             self._add(where, ChainCode.CHECKPOINT_FORGED, f"its signature is not one of key `{shown(one.key_id)}`")
             return
         if proven is None:
-            message = f"its key `{shown(one.key_id)}` is not known here; give its public key"
+            wanted = _KEY_WANTED.get(one.algorithm, "it is signed in a way that this version does not know")
+            message = f"its key `{shown(one.key_id)}` is not known here; {wanted}"
             self._add(where, ChainCode.CHECKPOINT_UNPROVEN, message)
         if one.seal > self.head.seal:
             message = f"the chain ends at {self.head.seal}, and was at {one.seal} on {format_moment(one.at)}"
@@ -236,7 +254,9 @@ class ChainWalk:
             self._add(where, ChainCode.CHECKPOINT_DIFFERS, "the row at this place is another one than then")
 
     def _add(self, where: str, code: ChainCode, message: str) -> None:
-        if len(self.faults) < _MOST_FAULTS:
+        first = code is not ChainCode.CHECKPOINT_UNPROVEN and not self._broken
+        self._broken |= first
+        if first or len(self.faults) < _MOST_FAULTS:  # the verdict rests on it, however many were listed before
             self.faults.append(Fault(where, code.value, message))
 
 

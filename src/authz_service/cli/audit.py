@@ -11,6 +11,7 @@ import typer
 
 from authz_service.cli import exits
 from authz_service.cli.asking import connect
+from authz_service.cli.looking import looking
 from authz_service.cli.manage import pages, read_bytes
 from authz_service.cli.options import OutputKind, TokenFile, Url
 from authz_service.cli.printing import Output, complain, print_json, print_note
@@ -18,6 +19,8 @@ from authz_service.cli.printing import Output, complain, print_json, print_note
 if TYPE_CHECKING:
     from authz_service.admin.audit import Verification
     from authz_service.admin.sealing import Verifier
+    from authz_service.config import SecretSettings
+    from authz_service.pdp.secrets import Peppers
     from authz_service.store.audit_chain import Checkpoint
 
 audit: Final = typer.Typer(help="Who changed what, and whether that record is whole.", no_args_is_help=True)
@@ -47,14 +50,18 @@ def verify(
 ) -> None:
     """Walk the chain: finds a row that was changed or deleted, and with a checkpoint kept elsewhere a cut end.
 
-    Works on the database (AUTHZ_DATABASE_URL). Exit status: 0 whole, 1 not.
+    Works on the database (AUTHZ_DATABASE_URL). Exit status: 0 whole, 1 not, 2 something it needs is not set or not
+    readable, 3 it cannot be told: the database does not answer, or a checkpoint's key is not known.
     """
-    kept = [one for file in checkpoints or [] for one in _read_checkpoints(file)]
-    keys = [read_bytes(file) for file in public_key or []]
-    found = asyncio.run(_verify_database(keys, kept)) if export is None else _verify_export(export, keys, kept)
+    with looking():
+        kept = [one for file in checkpoints or [] for one in _read_checkpoints(file)]
+        keys = [read_bytes(file) for file in public_key or []]
+        found = asyncio.run(_verify_database(keys, kept)) if export is None else _verify_export(export, keys, kept)
     _report(found, output)
-    if found.faults:
-        raise typer.Exit(exits.DENIED)
+    from authz_service.admin.audit import Verdict
+
+    if found.verdict is not Verdict.WHOLE:
+        raise typer.Exit(exits.DENIED if found.verdict is Verdict.NOT_WHOLE else exits.UNREACHABLE)
 
 
 def _read_checkpoints(file: Path) -> list[Checkpoint]:
@@ -66,17 +73,11 @@ def _read_checkpoints(file: Path) -> list[Checkpoint]:
 async def _verify_database(keys: list[bytes], kept: list[Checkpoint]) -> Verification:
     from authz_service.admin.audit import verify_chain
     from authz_service.admin.sealing import Verifier, read_signer
-    from authz_service.config import load_settings, read_peppers
-    from authz_service.errors import StartError
-    from authz_service.pdp.secrets import Peppers
+    from authz_service.config import load_settings
     from authz_service.store.database import Database, check_schema
 
     settings = load_settings(without_peppers=True)
-    peppers = None
-    try:
-        peppers = Peppers(*read_peppers(settings), settings.token_prefix)
-    except StartError:
-        print_note("no peppers are set: checkpoints signed by one cannot be told true from false")
+    peppers = _peppers_of(settings)
     signer = None
     if settings.audit_key_file is not None and peppers is not None:
         signer = read_signer(settings.audit_key_file, peppers)
@@ -90,12 +91,27 @@ async def _verify_database(keys: list[bytes], kept: list[Checkpoint]) -> Verific
         await database.close()
 
 
+def _peppers_of(settings: SecretSettings) -> Peppers | None:
+    from authz_service.config import read_peppers
+    from authz_service.errors import StartError
+    from authz_service.pdp.secrets import Peppers
+
+    try:
+        return Peppers(*read_peppers(settings), settings.token_prefix)
+    except StartError as error:
+        print_note(f"checkpoints signed by a pepper cannot be told true from false: {error.message}")
+        return None
+
+
 def _verify_export(file: Path, keys: list[bytes], kept: list[Checkpoint]) -> Verification:
     from authz_service.admin.audit import verify_export
-    from authz_service.admin.sealing import Verifier
+    from authz_service.admin.sealing import BY_PEPPER, Verifier
+    from authz_service.config import secret_settings
 
     lines = [line for line in read_bytes(file).splitlines() if line.strip()]
-    return verify_export(lines, _with_keys(Verifier({}, None), keys), kept)
+    by_pepper = any(one.algorithm == BY_PEPPER for one in kept)
+    peppers = _peppers_of(secret_settings()) if by_pepper else None
+    return verify_export(lines, _with_keys(Verifier({}, peppers), keys), kept)
 
 
 def _with_keys(verifier: Verifier, keys: list[bytes]) -> Verifier:
@@ -108,6 +124,7 @@ def _report(found: Verification, output: Output) -> None:
     if output is Output.JSON:
         print_json(
             {
+                "verdict": found.verdict.value,
                 "whole": not found.faults,
                 "rows": found.rows,
                 "head": {"seal": found.head.seal, "hash": found.head.hash.hex()},
@@ -119,7 +136,8 @@ def _report(found: Verification, output: Output) -> None:
         return
     told = f"{found.rows} rows, {found.checkpoints} checkpoints, {found.unsealed} rows not sealed yet"
     if found.faults:
-        complain(f"the audit is not whole: {told}", found.faults)
+        word = "is not whole" if found.verdict.value == "not_whole" else "could not be proven whole"
+        complain(f"the audit {word}: {told}", found.faults)
     else:
         print_note(f"the audit is whole: {told}; its head is {found.head.seal} {found.head.hash.hex()}")
 

@@ -15,7 +15,7 @@ from authz_service.cli.doctor import doctor
 from authz_service.cli.exchanging import exchange as exchange_token
 from authz_service.cli.explaining import explain, suggest
 from authz_service.cli.options import CatalogName, OutputKind, TokenFile, Url
-from authz_service.cli.printing import Output, UsageFault, complain
+from authz_service.cli.printing import Output, UsageFault, complain_of
 from authz_service.cli.requiring import NEEDS_FILE, Annotate
 from authz_service.cli.requiring import require as require_needs
 from authz_service.cli.restored import restored
@@ -139,8 +139,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (ClientError, UsageFault) as error:
         return asking.failed(error)
     except AuthzError as error:
-        # Where faults are listed, the message before them says no more than that.
-        complain(error.message.partition(": ")[0] if error.faults else error.message, error.faults)
+        complain_of(error)
         return exits.DENIED
     except KeyboardInterrupt:
         return 130

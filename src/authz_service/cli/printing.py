@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from authz_service.errors import Fault
+from authz_service.errors import AuthzError, Fault
 
 
 class Output(StrEnum):
@@ -65,6 +65,11 @@ def complain(message: str, faults: Iterable[Fault] = ()) -> None:
     print(f"authz: {message}", file=sys.stderr)
     for fault in faults:
         print(f"  {fault.where}: {fault.message}", file=sys.stderr)
+
+
+def complain_of(error: AuthzError) -> None:
+    """An error of the service: where faults are listed, the message before them says no more than that."""
+    complain(error.message.partition(": ")[0] if error.faults else error.message, error.faults)
 
 
 def _print_plain(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> None:

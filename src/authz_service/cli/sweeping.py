@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from authz_service.cli.looking import looking
 from authz_service.cli.options import OutputKind
 from authz_service.cli.printing import Output, UsageFault, print_json, print_note, print_table
 
@@ -84,14 +85,18 @@ def sweep(
 
 @peppers.command("status")
 def pepper_status(output: OutputKind = Output.TABLE) -> None:
-    """How many tokens each pepper holds: one whose living tokens are none may be taken out of the settings."""
+    """How many tokens each pepper holds: one whose living tokens are none may be taken out of the settings.
+
+    Exit status: 0 counted, 2 something it needs is not set, 3 the database does not answer.
+    """
     from authz_service.config import load_settings, read_foreign, read_peppers
     from authz_service.store.database import Database, check_schema
     from authz_service.store.token_sweeps import count_by_kid
 
-    settings = load_settings()
-    known, current = read_peppers(settings)
-    foreign = read_foreign(settings, current)
+    with looking():
+        settings = load_settings()
+        known, current = read_peppers(settings)
+        foreign = read_foreign(settings, current)
 
     async def work() -> list[dict[str, Any]]:
         database = Database(settings.dsn, direct_url=settings.direct_dsn, pool_size=1, bell=settings.bell)
@@ -102,7 +107,8 @@ def pepper_status(output: OutputKind = Output.TABLE) -> None:
         finally:
             await database.close()
 
-    counted = asyncio.run(work())
+    with looking():
+        counted = asyncio.run(work())
     seen = {row["kid"] for row in counted}
     counted += [{"kid": kid, "prefix": None, "living": 0, "ended": 0} for kid in known if kid not in seen]
     found = [

@@ -4,7 +4,7 @@ from authz_service.config.console import ConsoleSettings, read_openid_secret
 from authz_service.config.gateways import GatewaySettings, read_gateway_trust
 from authz_service.config.limits import LimitSettings, read_foreign, read_limits, read_sweep_rules
 from authz_service.config.listeners import ListenerSettings, find_apart
-from authz_service.config.peppers import SecretSettings, read_peppers
+from authz_service.config.peppers import SecretSettings, read_peppers, secret_settings
 from authz_service.config.rates import RateSettings, read_rates
 from authz_service.config.records import RecordedDecisions, RecordSettings, RecordSink
 from authz_service.config.reloading import READ_AGAIN, RELOADED, read_settings_file, require_reloadable
@@ -49,6 +49,7 @@ __all__ = [
     "read_settings_file",
     "read_sweep_rules",
     "require_reloadable",
+    "secret_settings",
     "to_environment",
     "unknown_settings",
 ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +31,13 @@ class SecretSettings(BaseModel):
     peppers_file: Path | None = Field(None, description="the same in a file, one `kid:base64` a line")
     pepper_kid: str | None = Field(None, description="the pepper for new secrets; needed where there are several")
     token_prefix: str = Field(DEFAULT_PREFIX, description="what every secret begins with: 1 to 16 letters and digits")
+
+
+def secret_settings(environ: Mapping[str, str] | None = None) -> SecretSettings:
+    """Of the environment, whatever else is set there or missing: for who needs keys and no service."""
+    found = os.environ if environ is None else environ
+    given = {name: found.get(f"AUTHZ_{name.upper()}") for name in SecretSettings.model_fields}
+    return SecretSettings.model_validate({name: value for name, value in given.items() if value})
 
 
 def secret_contradictions(settings: SecretSettings, *, without_peppers: bool) -> Iterator[Fault]:
