@@ -49,6 +49,19 @@ async def test_an_issued_token_works_at_once_and_shows_its_secret_this_once(stag
     assert issued["secret"] not in shown.text
 
 
+async def test_a_day_counts_to_its_end_in_utc(stage):
+    admin = await stage.admin()
+    issued = (await stage.call("POST", "/v1/tokens", admin, body_of(expires_at="2030-12-31"))).json()
+    assert issued["expires_at"].startswith("2031-01-01T00:00:00")
+    path = f"/v1/tokens/{issued['id']}"
+    edited = await stage.call("PATCH", path, admin, {"expires_at": "2030-11-30"}, headers={"If-Match": "*"})
+    assert edited.json()["expires_at"].startswith("2030-12-01T00:00:00")
+    naive = body_of(expires_at="2030-12-31T10:00:00")
+    assert await faults_of(stage, admin, naive) == [("/expires_at", "invalid_date")]
+    for at, many in (({"at_from": "2020-01-01"}, 2), ({"at_before": "2020-01-01"}, 0)):
+        assert len((await stage.call("GET", "/v1/audit", admin, params=at)).json()["items"]) == many
+
+
 async def test_the_secret_is_nowhere_in_the_database(stage):
     admin = await stage.admin()
     issued = (await stage.call("POST", "/v1/tokens", admin, body_of(), headers={"Idempotency-Key": "k"})).json()

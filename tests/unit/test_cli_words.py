@@ -1,8 +1,14 @@
 from __future__ import annotations
 
-import pytest
+import re
+from datetime import UTC, datetime
 
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from authz_service.api.admin.shapes import End, Moment
 from authz_service.cli.asking import parse_words
+from authz_service.cli.manage import moment
 from authz_service.cli.printing import UsageFault
 from authz_service.client import Ask
 
@@ -28,3 +34,30 @@ def test_both_orders_ask_the_same(words, ask):
 def test_anything_else_is_not_guessed_at(words):
     with pytest.raises(UsageFault):
         parse_words(words)
+
+
+def test_a_day_counts_to_its_end_in_utc():
+    assert moment("2026-12-31") == "2027-01-01T00:00:00Z"
+    assert TypeAdapter(End).validate_python("2026-12-31") == datetime(2027, 1, 1, tzinfo=UTC)
+    assert TypeAdapter(Moment).validate_python("2026-12-31") == datetime(2026, 12, 31, tzinfo=UTC)
+    assert TypeAdapter(End).validate_python("2026-12-31T10:00:00+02:00") == datetime(2026, 12, 31, 8, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("text", ["2026-12-31T10:00", "2026-12-31 10:00:05", "20261231", "2026-W53"])
+def test_a_time_without_a_zone_is_refused_with_advice_that_works(text):
+    with pytest.raises(UsageFault) as refused:
+        moment(text)
+    assert "has no time zone" in refused.value.message
+    advised = re.findall("`([^`]+)`", refused.value.message)[1]
+    assert moment(advised).endswith("Z")
+
+
+@pytest.mark.parametrize("text", ["2026-12-31Z", "2026-13-01", "9999-12-31", "soon", "0001-01-01T00:00:00+14:00"])
+def test_what_is_no_time_is_told_what_is_one(text):
+    with pytest.raises(UsageFault) as refused:
+        moment(text)
+    assert "is no time; write `30d`, `2027-01-31`" in refused.value.message
+    for kind in (End, Moment):
+        if text != "9999-12-31" or kind is End:
+            with pytest.raises(ValidationError, match="write a day, as `2027-01-31`"):
+                TypeAdapter(kind).validate_python(text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import quote
@@ -23,7 +23,9 @@ tokens: Final = typer.Typer(help="Issue, list, show and revoke tokens.", no_args
 directory: Final = typer.Typer(help="Groups, projects, users, memberships.", no_args_is_help=True)
 directory.add_typer(sync, name="sync")
 
+_DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _DAYS: Final = re.compile(r"([0-9]{1,5})d")
+EXPIRES: Final = "`30d`, a day as `2027-01-31`, which counts to its end in UTC, or a time as `2027-01-31T12:00:00Z`"
 _PAGE: Final = 100
 _IMPORT_SECONDS: Final = 600.0
 
@@ -43,9 +45,7 @@ def create_token(
         typer.Option(help="in place of `--node`: all_memberships, personal_projects, user or instance"),
     ] = None,
     owner: Annotated[str | None, typer.Option(help="whom it acts for; yourself by default")] = None,
-    expires: Annotated[
-        str | None, typer.Option(metavar="WHEN", help="`30d`, or a time as `2027-01-31T00:00:00Z`")
-    ] = None,
+    expires: Annotated[str | None, typer.Option(metavar="WHEN", help=EXPIRES)] = None,
     reason: Annotated[str | None, typer.Option(help="why, for whoever approves it")] = None,
     file: Annotated[
         Path | None, typer.Option("--file", metavar="FILE", help="the whole request as JSON, in place of the options")
@@ -95,17 +95,21 @@ def _token_request(
 
 
 def moment(text: str) -> str:
-    """A date as the service takes it, from `30d` or a time with its zone. Raises UsageFault."""
+    """An end as the service takes it, from `30d`, a day (it counts, in UTC) or a time with its zone. Raises UsageFault."""
     days = _DAYS.fullmatch(text)
-    if days:
-        return (datetime.now(UTC) + timedelta(days=int(days[1]))).strftime("%Y-%m-%dT%H:%M:%SZ")
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise UsageFault(f"`{text}` is no time; write `30d` or `2027-01-31T00:00:00Z`") from error
-    if moment.tzinfo is None:
-        raise UsageFault(f"`{text}` has no time zone; write `{text}Z` for UTC")
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        if days:
+            found = datetime.now(UTC) + timedelta(days=int(days[1]))
+        elif _DAY.fullmatch(text):
+            found = datetime.combine(date.fromisoformat(text), time(), UTC) + timedelta(days=1)
+        else:
+            found = datetime.fromisoformat(text)
+        if found.tzinfo is not None:
+            return found.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError) as error:
+        message = f"`{text}` is no time; write `30d`, `2027-01-31` for that whole day in UTC, or `2027-01-31T12:00:00Z`"
+        raise UsageFault(message) from error
+    raise UsageFault(f"`{text}` has no time zone; write `{found.isoformat()}Z` for UTC")
 
 
 @tokens.command("list")

@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from authz_service.cli.asking import connect, print_token
-from authz_service.cli.manage import moment, read_bytes, read_json, tokens
+from authz_service.cli.manage import EXPIRES, moment, read_bytes, read_json, tokens
 from authz_service.cli.options import OutputKind, TokenFile, Url
 from authz_service.cli.printing import Output, UsageFault, print_json, print_note, print_table
 from authz_service.client.wire import Call
@@ -46,9 +46,7 @@ def clone_token(
     token_id: TokenName,
     name: Annotated[str | None, typer.Option(help="what the new one is for; as the other by default")] = None,
     owner: Annotated[str | None, typer.Option(help="whom it acts for; as the other by default")] = None,
-    expires: Annotated[
-        str | None, typer.Option(metavar="WHEN", help="`30d`, or a time as `2027-01-31T00:00:00Z`")
-    ] = None,
+    expires: Annotated[str | None, typer.Option(metavar="WHEN", help=EXPIRES)] = None,
     url: Url = None,
     token_file: TokenFile = None,
     output: OutputKind = Output.TABLE,
@@ -75,9 +73,7 @@ def edit_token(
     token_id: TokenName,
     name: Annotated[str | None, typer.Option(help="what it is for")] = None,
     reason: Annotated[str | None, typer.Option(help="why it is needed")] = None,
-    expires: Annotated[
-        str | None, typer.Option(metavar="WHEN", help="`30d`, a time as `2027-01-31T00:00:00Z`, or `never`")
-    ] = None,
+    expires: Annotated[str | None, typer.Option(metavar="WHEN", help=f"{EXPIRES}, or `never`")] = None,
     file: Annotated[
         Path | None, typer.Option("--file", metavar="FILE", help="what is to change as JSON: scopes, conditions, …")
     ] = None,

@@ -38,8 +38,8 @@ class AuditExportQuery(StrictQuery):
     subject: Annotated[
         PlainText | None, Field(max_length=255, description="what it was done to: `tok_…`, `group:acme`, `gitlab@2`")
     ] = None
-    at_from: Moment | None = None
-    at_before: Moment | None = None
+    at_from: Annotated[Moment | None, Field(description="then or later; a day is its beginning, in UTC")] = None
+    at_before: Annotated[Moment | None, Field(description="earlier than that; a day is its beginning, in UTC")] = None
 
     def query(self) -> audit.AuditQuery:
         return audit.AuditQuery(**dict(self))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from authz_service.api.wire import OURS
 
+_DAY: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 
 
@@ -26,14 +27,25 @@ class Query(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-def _moment(value: Any) -> datetime:
-    if isinstance(value, str) and _RFC3339.fullmatch(value):
-        try:
+def _read_moment(value: Any, days: int) -> datetime:
+    """`days`: how many after its beginning a day without a time means."""
+    try:
+        if isinstance(value, str) and _DAY.fullmatch(value):
+            return datetime.combine(date.fromisoformat(value), time(), UTC) + timedelta(days=days)
+        if isinstance(value, str) and _RFC3339.fullmatch(value):
             return datetime.fromisoformat(value.upper()).astimezone(UTC)
-        except (ValueError, OverflowError):
-            pass
-    message = "write a date with its time and zone, as `2027-01-31T00:00:00Z`"
+    except (ValueError, OverflowError):
+        pass
+    message = "write a day, as `2027-01-31`, or a time with its zone, as `2027-01-31T12:00:00Z`"
     raise PydanticCustomError(f"{OURS}invalid_date", message)
+
+
+def _moment(value: Any) -> datetime:
+    return _read_moment(value, days=0)
+
+
+def _end(value: Any) -> datetime:
+    return _read_moment(value, days=1)
 
 
 def _plain(value: str) -> str:
@@ -42,10 +54,15 @@ def _plain(value: str) -> str:
     return value
 
 
-Moment = Annotated[
-    datetime, PlainValidator(_moment), WithJsonSchema({"type": "string", "format": "date-time"}, mode="validation")
-]
-"""A date in a request: RFC 3339 with a zone, turned to UTC."""
+_MOMENT_SCHEMA: Final = WithJsonSchema(
+    {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "string", "format": "date"}]}, mode="validation"
+)
+
+Moment = Annotated[datetime, PlainValidator(_moment), _MOMENT_SCHEMA]
+"""A date in a request: RFC 3339 with a zone, turned to UTC. A day without a time is its beginning in UTC."""
+
+End = Annotated[datetime, PlainValidator(_end), _MOMENT_SCHEMA]
+"""The first moment that something does not last: as Moment, but it lasts the whole of a day without a time, in UTC."""
 
 MomentText = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 """A date in an answer."""

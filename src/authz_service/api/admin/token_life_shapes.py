@@ -12,7 +12,7 @@ from authz_service.admin.drafts import ScopeDraft, TokenDraft
 from authz_service.admin.editing import TokenChange
 from authz_service.admin.rotating import MOST_OVERLAP, Rotation
 from authz_service.admin.templates import Template
-from authz_service.api.admin.shapes import Moment, PlainText, Query, Strict
+from authz_service.api.admin.shapes import End, Moment, PlainText, Query, Strict
 from authz_service.api.admin.token_shapes import ConditionsBody, ReachBody, ScopeBody
 
 _MOST = int(MOST_OVERLAP.total_seconds())
@@ -23,7 +23,9 @@ class TokenPatch(Strict):
 
     name: str = Field("", description="what it is for, for people")
     reason: str = Field("", description="why it is needed, for whoever reviews it")
-    expires_at: Moment | None = Field(None, description="null: it does not expire by itself")
+    expires_at: End | None = Field(
+        None, description="a day counts to its end, in UTC; null: it does not expire by itself"
+    )
     not_before: Moment | None = Field(None, description="null: it works at once")
     conditions: ConditionsBody = Field(default_factory=ConditionsBody)
     scopes: list[ScopeBody] = Field(
@@ -71,7 +73,7 @@ class RotateBody(Strict):
         le=_MOST,
         description="how long the old secret still works beside the new one: 0 ends it at once, 604800 is a week",
     )
-    expires_at: Moment | None = Field(None, description="an earlier end for the new one; never a later one")
+    expires_at: End | None = Field(None, description="an earlier end for the new one; never a later one")
 
     def rotation(self) -> Rotation:
         return Rotation(timedelta(seconds=self.overlap_seconds), self.expires_at)
@@ -83,7 +85,7 @@ class CloneBody(Strict):
     name: str | None = Field(None, description="without it the other's")
     owner: str | None = Field(None, description="whom it acts for; without it the other's owner")
     reason: str | None = Field(None, description="without it the other's")
-    expires_at: Moment | None = Field(None, description="null: it does not expire by itself; without it the other's")
+    expires_at: End | None = Field(None, description="null: it does not expire by itself; without it the other's")
 
     def draft(self) -> CloneDraft:
         return CloneDraft(

@@ -8,7 +8,18 @@ from pydantic import BaseModel, Field
 
 from authz_service.admin.drafts import ScopeDraft, TokenDraft
 from authz_service.admin.lists import TokenQuery, TokenSort, TokenState
-from authz_service.api.admin.shapes import Cursor, Limit, Moment, MomentText, Page, PlainText, Query, Revision, Strict
+from authz_service.api.admin.shapes import (
+    Cursor,
+    End,
+    Limit,
+    Moment,
+    MomentText,
+    Page,
+    PlainText,
+    Query,
+    Revision,
+    Strict,
+)
 from authz_service.tokens.model import ReachKind, TokenKind
 
 _CATALOG = "a catalog's name for its newest version, `gitlab`, or one version, `gitlab@1`"
@@ -57,8 +68,12 @@ class TokenBody(Strict):
         default_factory=list, description="none at all is a token that reads what is public"
     )
     legacy_scopes: list[str] = Field(default_factory=list, description="of a legacy token: as `read_api`")
-    expires_at: Moment | None = Field(None, description="without it the token does not expire by itself")
-    not_before: Moment | None = Field(None, description="the token does not work before it")
+    expires_at: End | None = Field(
+        None, description="a day counts to its end, in UTC; without it the token does not expire by itself"
+    )
+    not_before: Moment | None = Field(
+        None, description="the token does not work before it; a day is its beginning, in UTC"
+    )
     reason: str = Field("", description="why it is needed, for whoever reviews it")
     conditions: ConditionsBody = Field(default_factory=ConditionsBody)
     resource_owner: str | None = Field(
