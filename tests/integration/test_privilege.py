@@ -207,6 +207,8 @@ async def test_a_suggestion_says_which_calls_the_owner_may_not_make_at_all(stage
     assert [one["reason"] for one in found["decisions"]] == ["granted", "owner_not_member", "target_unknown"]
     assert found["decisions"][1]["fixes"][0]["steps"][0]["kind"] == "add_membership"
     assert "fixes" not in found["decisions"][2]
+    assert found["left_out"] == [1, 2]
+    assert [one["reach"]["nodes"] for one in found["token"]["scopes"]] == [["project:acme/web"]]
 
 
 async def test_a_suggestion_for_a_catalog_with_resource_owners_names_one(stage: Stage):

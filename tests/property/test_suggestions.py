@@ -13,7 +13,7 @@ from tests.reference.rows import Rows
 
 from authz_service.catalog.model import Catalog
 from authz_service.directory.model import NodeKind
-from authz_service.engine.model import PermissionRequest, Request
+from authz_service.engine.model import PermissionRequest, Reason, Request
 from authz_service.engine.suggest import Suggestion, needs_of, suggest
 from authz_service.tokens.model import Conditions, Reach, ReachKind, Scope, Token, TokenId, TokenKind
 
@@ -91,6 +91,24 @@ def test_a_suggested_token_makes_every_call_that_its_owner_could_make(drawn: Dra
             if allows(drawn.rows, most, request) and not allows(drawn.rows, written(bare, found), request):
                 note(f"{drawn}: {bare.owner} asks {request}: {found.scopes} is not enough")
                 raise AssertionError(request)
+
+
+@given(drawn=drawn_worlds())
+@decisions(DECISIONS // 16)
+def test_a_suggested_token_holds_nothing_for_calls_that_memberships_deny(drawn: Drawn):
+    """Each call alone: what it is given either makes it, or waits for something that no membership gives."""
+    for token_id, request in drawn.questions:
+        token = drawn.world.token(token_id)
+        catalog = None if token is None else naive.catalog_of(drawn.rows, token, request.catalog)
+        if token is None or catalog is None or catalog.single_owner:
+            continue
+        bare = bare_of(token)
+        asked = replace(request, version=None)
+        found = suggest(catalog, bare, needs_of(bare, drawn.world, asked))
+        if not found.scopes:
+            continue
+        answer = naive.decide(with_draft(drawn.rows, written(bare, found)), DRAFT, asked)
+        assert answer.reason not in (Reason.OWNER_NOT_MEMBER, Reason.OWNER_ROLE_TOO_LOW), (drawn, request, found)
 
 
 @given(drawn=drawn_worlds())

@@ -65,6 +65,17 @@ def test_an_account_and_the_instance_have_reaches_of_their_own():
     assert {one.reach.kind for one in found.scopes} == {ReachKind.USER, ReachKind.INSTANCE}
 
 
+def test_nothing_is_given_for_a_call_that_the_memberships_deny():
+    dana, acme, other = account(), group(), group("other")
+    bare = token(dana[0])
+    world = world_of(dana, acme, other, bare, members=[(dana[0], acme, "member")])
+    found = suggest(FORGE, bare, needs(world, bare, ("job:read", "group:other"), ("job:read", "group:acme")))
+    assert [(one.reach.nodes, one.permissions) for one in found.scopes] == [((acme.id,), ("job:read",))]
+    assert found.unmet == (0,)
+    [[way]] = needs_of(bare, world, ask("job:read", "group:other"), in_vain=True)
+    assert [(want.atom.permission, want.atom.where.node) for want in way] == [("job:read", other.id)]
+
+
 def test_a_call_about_no_place_is_a_need_that_nothing_meets():
     dana = account()
     bare = token(dana[0])

@@ -25,7 +25,7 @@ from authz_service.engine.fix import find_fixes
 from authz_service.engine.model import Decision, OperationRequest, PermissionRequest, Reason, Request, World
 from authz_service.engine.overlay import Overlay
 from authz_service.engine.steps import Fix
-from authz_service.engine.suggest import Need, Suggestion, needs_of, suggest
+from authz_service.engine.suggest import Need, Suggestion, Where, needs_of, suggest
 from authz_service.errors import Fault, ForbiddenError, InvalidInputError, NotFoundError
 from authz_service.pdp.check import parse_catalog
 from authz_service.pdp.routing import HttpCall, Routing
@@ -67,7 +67,11 @@ async def simulate(management: Management, routing: Routing, actor: Actor, asked
         else:
             token_or_none, bare = token, _bare(token)
         requests = await desk.read_calls(catalog)
-        answers = None if token_or_none is None else await desk.decide_all(token_or_none, requests, fixes=True)
+        answers = (
+            None
+            if token_or_none is None
+            else await desk.decide_all([(token_or_none, request) for request in requests], fixes=True)
+        )
         suggestion = await desk.suggest(catalog, bare, requests)
         stamp = await changes.current(conn)
         return {
@@ -197,11 +201,11 @@ class _Desk:
 
     # what is answered
 
-    async def decide_all(self, token: Token, requests: Sequence[Request], *, fixes: bool) -> list[dict[str, Any]]:
+    async def decide_all(self, asked: Sequence[tuple[Token, Request]], *, fixes: bool) -> list[dict[str, Any]]:
         """Decisions as end clients get them: what the owner may not know of looks like what does not exist (A10)."""
         answers = []
         looked = 0
-        for request in requests:
+        for token, request in asked:
             named = fixes and looked < _MOST_FIXES
             decision, found = await self._authority.world.answer(partial(_decide, token, request, fixes=named))
             looked += not decision.allowed
@@ -219,19 +223,35 @@ class _Desk:
             dict.fromkeys(want.atom.where for needs in first for need in needs for way in need for want in way)
         )
         needs: list[Need] = []
-        for request in requests:
-            needs += await world.answer(partial(_needs, bare, request, known))
+        left_out: list[int] = []
+        for position, request in enumerate(requests):
+            wanted = await world.answer(partial(_needs, bare, request, known))
+            needs += wanted
+            if not all(wanted):
+                left_out.append(position)
             await asyncio.sleep(0)
         found = await asyncio.to_thread(suggest, catalog, bare, needs)
         token = replace(bare, scopes=found.scopes, resource_owner=found.resource_owner)
-        decisions = await self.decide_all(token, requests, fixes=True)
+        plain = await self.decide_all([(token, requests[position]) for position in left_out], fixes=False)
+        left_out = [position for position, one in zip(left_out, plain, strict=True) if one["decision"] == "deny"]
+        asked = [(token, request) for request in requests]
+        for position in left_out:
+            asked[position] = (await self._make_in_vain(catalog, bare, requests[position]), requests[position])
+        decisions = await self.decide_all(asked, fixes=True)
         return {
             "token": await self._write(catalog, bare, found),
             "exact": found.exact,
             "size": found.size,
             "at_least": found.at_least,
+            "left_out": left_out,
             "decisions": decisions,
         }
+
+    async def _make_in_vain(self, catalog: Catalog, bare: Token, request: Request) -> Token:
+        """For a call that no token of this owner makes: one that holds what it asks for."""
+        needs = await self._authority.world.answer(partial(_needs, bare, request, (), in_vain=True))
+        found = await asyncio.to_thread(suggest, catalog, bare, needs)
+        return replace(bare, scopes=found.scopes, resource_owner=found.resource_owner)
 
     async def _write(self, catalog: Catalog, bare: Token, found: Suggestion) -> dict[str, Any]:
         """A request that `POST /v1/tokens` takes as it is."""
@@ -266,8 +286,10 @@ def _decide(token: Token, request: Request, world: World, *, fixes: bool) -> tup
     return decision, find_fixes(token, there, request, decision) if fixes else ()
 
 
-def _needs(bare: Token, request: Request, known: Any, world: World) -> tuple[Need, ...]:
-    return needs_of(bare, world, request, known)
+def _needs(
+    bare: Token, request: Request, known: Sequence[Where], world: World, *, in_vain: bool = False
+) -> tuple[Need, ...]:
+    return needs_of(bare, world, request, known, in_vain=in_vain)
 
 
 def render(decision: Decision, fixes: Sequence[Fix] | None = None) -> dict[str, Any]:

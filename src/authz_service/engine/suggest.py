@@ -13,9 +13,10 @@ from authz_service.engine.case import Case, open_case
 from authz_service.engine.decide import decide, explain
 from authz_service.engine.items import owner_failure
 from authz_service.engine.minimal import Choice, Mask, Weights, choose
-from authz_service.engine.model import Reason, Request, TracedItem, TracedSet, World
+from authz_service.engine.model import Decision, Reason, Request, TracedItem, TracedSet, World
 from authz_service.engine.overlay import Overlay
 from authz_service.engine.places import Place
+from authz_service.engine.remedies import OWNED
 from authz_service.tokens.model import Reach, ReachKind, Scope, Token
 
 _MOST_WAYS: Final = 64
@@ -92,11 +93,15 @@ def place_of(place: Place) -> Where:
     return Where(ReachKind.SELECTED, place.id, place.kind, place.text, place.chain)
 
 
-def needs_of(bare: Token, world: World, request: Request, known: Sequence[Where] = ()) -> tuple[Need, ...]:
+def needs_of(
+    bare: Token, world: World, request: Request, known: Sequence[Where] = (), *, in_vain: bool = False
+) -> tuple[Need, ...]:
     """What a call needs beyond a token that holds nothing: all of these, of each any way. None at all for a free call.
 
     `bare` is a token of the right owner and catalog without scopes. `known` are places that other calls name: where
     some place will do, one of them does. Several needs come of attributes that nobody gave (C5).
+
+    A way that the owner's memberships deny (A6) is none: a token is given nothing for it. With `in_vain` it counts.
     """
     world = Overlay(world).with_token(bare)  # whatever the world has made of another token of this id
     decision, trace = explain(bare, world, request)
@@ -122,22 +127,24 @@ def needs_of(bare: Token, world: World, request: Request, known: Sequence[Where]
         choices = [(*need, frozenset[Want]()) for need in needs] if len(needs) > 1 else list(needs)
         joined = (frozenset[Want]().union(*ways) for ways in islice(product(*choices), _MOST_WAYS))
         together = tuple(dict.fromkeys(joined))
-        working = tuple(way for way in together if _works(bare, catalog, world, request, way))
+        answers = {way: _answer(bare, catalog, world, request, way) for way in together}
+        working = tuple(way for way, answer in answers.items() if answer.allowed)
         if working:
             return (working,)
-        first = first or together
+        first = first or tuple(way for way, answer in answers.items() if in_vain or answer.reason not in OWNED)
     return (first,)
 
 
 _PASSED: Final = frozenset({Reason.GRANTED, Reason.GRANTED_PUBLIC_READ})
 
 
-def _works(bare: Token, catalog: Catalog, world: World, request: Request, way: Way) -> bool:
+def _answer(bare: Token, catalog: Catalog, world: World, request: Request, way: Way) -> Decision:
+    """What a token is answered that is given this way and nothing else."""
     atoms = {want.atom for want in way}
     scopes, _ = _write(catalog, atoms)
     owner = _resource_owner(catalog, bare, atoms)
     token = replace(bare, scopes=scopes, resource_owner=owner)
-    return decide(token, Overlay(world).with_token(token), request).allowed
+    return decide(token, Overlay(world).with_token(token), request)
 
 
 def _ways_of(case: Case, one: TracedSet, known: Sequence[Where], *, further: bool) -> Iterator[Way]:

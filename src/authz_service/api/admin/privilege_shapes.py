@@ -238,6 +238,10 @@ class CallSuggestion(BaseModel):
     exact: bool
     size: int
     at_least: int
+    left_out: list[int] = Field(
+        description="positions of the calls that stay denied whatever this owner's token holds: it is given nothing for"
+        " them, and their decisions are those of a token that was"
+    )
     decisions: list[SimulatedDecision] = Field(description="of each call, with the suggested token")
 
 
