@@ -70,7 +70,88 @@ async def test_a_project_transferred_between_organisations_is_under_the_new_one(
     await move(acme, "acme/kit", "open")
     assert await acme.check(new, target="project:open/kit") == "granted"
     await move(acme, "open/kit", "acme")
-    assert await acme.check(new, target="project:acme/kit") == "granted"  # it was in force outside
+    assert await acme.check(new, target="project:acme/kit") == "approval_pending"  # acme has not answered
+    assert await acme.check(kit, target="project:acme/kit") == "granted"
+
+
+async def switch_off_and_on(acme: Organisation) -> None:
+    """By a body that does not speak of approval, as a file about something else has it."""
+    await acme.put(acme.olga, "group:acme", legacy={"value": "forbid"})
+    await acme.put(acme.olga, "group:acme", **REQUIRED)
+
+
+async def test_approval_switched_off_and_on_again_leaves_what_was_refused_refused(strict):
+    waits, denied, revoked = [await strict.make(strict.dana, name=name) for name in ("waits", "denied", "revoked")]
+    numbers = {one["token"]["id"]: one["id"] for one in await strict.requests(strict.olga, state="pending")}
+    await strict.decide(strict.olga, numbers[denied["id"]], "deny")
+    await strict.decide(strict.olga, numbers[revoked["id"]])
+    [grant] = await strict.grants(strict.olga, state="active")
+    await strict.stage.call("DELETE", f"/v1/grants/{grant['id']}", strict.olga)
+    new = await strict.make(strict.dana, name="part")
+    part = (await strict.requests(strict.olga, state="pending"))[0]
+    assert part["token"]["id"] == new["id"]
+    await strict.decide(strict.olga, part["id"], permissions=["job:read"])
+    await switch_off_and_on(strict)
+    assert await strict.check(waits) == "approval_pending"
+    assert await strict.check(denied) == "approval_denied"
+    assert await strict.check(revoked) == "approval_revoked"
+    assert await strict.check(new) == "granted"
+    assert await strict.check(new, "job:run") == "approval_denied"
+    # No request that waits is covered by a grant, and to deny it leaves nothing.
+    [still] = [one for one in await strict.requests(strict.olga, state="pending") if one["id"] == numbers[waits["id"]]]
+    assert waits["id"] not in [one["token"]["id"] for one in await strict.grants(strict.olga, state="active")]
+    await strict.decide(strict.olga, still["id"], "deny")
+    assert await strict.check(waits) == "approval_denied"
+
+
+async def test_a_denial_says_what_an_active_grant_still_allows(strict):
+    """A place that waits moves below one that is granted: the denial ends nothing there, and says so."""
+    scopes = [strict.on("group:acme/tools"), strict.on("project:acme/site", may=("job:read", "job:run"))]
+    await strict.make(strict.dana, scopes=scopes)
+    approved = await strict.decide(strict.olga, (await strict.waiting())["id"], nodes=["group:acme/tools"])
+    assert approved.json()["still_granted"] == []
+    token = approved.json()["token"]["id"]
+    path = f"/v1/tokens/{token}/grant-requests"
+    await strict.stage.call("POST", path, strict.dana, {"node": "project:acme/site"})
+    await move(strict, "acme/site", "acme/tools")
+    denied = await strict.decide(strict.olga, (await strict.waiting())["id"], "deny")
+    assert denied.json()["state"] == "denied"
+    assert denied.json()["still_granted"] == [{"node": "project:acme/tools/site", "permissions": ["job:read"]}]
+
+
+async def test_what_was_never_asked_is_carried_over_beside_what_was_refused(strict):
+    token = await strict.make(strict.dana)
+    await strict.decide(strict.olga, (await strict.waiting())["id"], permissions=["job:read"])
+    await strict.put(strict.olga, "group:acme")
+    await edit(strict, token, scopes=[strict.on("project:acme/web", "project:acme/site", may=("job:read", "job:run"))])
+    await strict.put(strict.olga, "group:acme", **REQUIRED)
+    assert await strict.check(token) == "granted"
+    assert await strict.check(token, "job:run") == "approval_denied"
+    assert await strict.check(token, "job:run", "project:acme/site") == "granted"
+
+
+async def test_a_place_that_covers_what_was_refused_together_with_more_is_not_carried_over(strict):
+    token = await strict.make(strict.dana, scopes=[strict.on("project:acme/tools/lint")])
+    await strict.decide(strict.olga, (await strict.waiting())["id"], "deny")
+    await strict.put(strict.olga, "group:acme")
+    await edit(strict, token, scopes=[strict.on("group:acme/tools", "project:acme/web")])
+    await strict.put(strict.olga, "group:acme", **REQUIRED)
+    assert await strict.check(token, target="project:acme/tools/lint") == "approval_denied"
+    assert await strict.check(token, target="project:acme/tools/fmt") == "approval_pending"
+    assert await strict.check(token) == "granted"
+
+
+async def test_what_was_granted_after_a_refusal_stands_and_grows(strict):
+    token = await strict.make(strict.dana)
+    await strict.decide(strict.olga, (await strict.waiting())["id"], "deny")
+    path = f"/v1/tokens/{token['id']}/grant-requests"
+    await strict.stage.call("POST", path, strict.dana, {"node": "project:acme/web"})
+    await strict.decide(strict.olga, (await strict.waiting())["id"])
+    await strict.put(strict.olga, "group:acme")
+    await edit(strict, token, scopes=[strict.on("group:acme", may=("job:read", "job:run"))])
+    await strict.put(strict.olga, "group:acme", **REQUIRED)
+    assert await strict.check(token, "job:run") == "granted"
+    assert await strict.check(token, "job:run", "project:acme/site") == "granted"
 
 
 async def test_a_move_revives_nothing_that_a_group_refused(acme):

@@ -26,7 +26,7 @@ from tests.support.memory_world import MemoryWorld, decide_in
 from tests.support.pair import Pair, Side
 from tests.support.powers import powers
 from tests.support.receiver import Receiver
-from tests.support.rulings import Call, RulingDrawer
+from tests.support.rulings import Call, RulingDrawer, undone_by_grandfathering
 from tests.support.stored_rows import Reading, install, read_all
 from tests.support.upheaval import Upheaval
 
@@ -232,7 +232,7 @@ class Machine:
             return self.endings.draw(side, self.reading, self.drawer, self._alive(), alone=alone)
         if self.random.random() < 0.12:
             ruling = self.rulings.draw(self.rows)
-            return lambda: self._rule(side, ruling)
+            return lambda: self._rule(side, ruling, alone=alone)
         few = len(self._alive()) < FEW
         if draw < (0.7 if few else 0.4):
             return self._draw_issue(side, alone=alone)
@@ -322,11 +322,15 @@ class Machine:
                 beyond = powers(free, new, self.reading.now) - powers(before, by, self.reading.now, new.catalogs)
                 assert not beyond, f"{by} rotated {token}, which is beyond it: {sorted(beyond)}\n{self.context}"
 
-    async def _rule(self, side: Side, ruling: Call) -> None:
+    async def _rule(self, side: Side, ruling: Call, *, alone: bool) -> None:
         """A policy set, a request decided, a grant revoked: by an admin, who may not approve what is their own."""
         method, path, body = ruling
+        before = (await read_all(self.pair.database)).rows
         answer = await side.call(method, path, self.pair.admin, body)
         self._note(f"{method} {path} {body}", answer, 200, 400, 403, 404, 409)
+        if alone and method == "PUT":
+            undone = undone_by_grandfathering(before, (await read_all(self.pair.database)).rows)
+            assert not undone, f"{undone}\n{self.context}"
 
     async def _import(self, side: Side, lines: list[Any]) -> None:
         body = b"\n".join(json.dumps(line).encode() for line in lines)

@@ -7,11 +7,11 @@ from random import Random
 from typing import Any
 from urllib.parse import quote
 
-from tests.reference.places import path_of
+from tests.reference.places import node_of, path_of, way_up
 from tests.reference.rows import Rows
 
-from authz_service.directory.model import NodeKind
-from authz_service.tokens.grants import GrantState, RequestState
+from authz_service.directory.model import NodeId, NodeKind
+from authz_service.tokens.grants import GrantState, Pair, RequestState
 
 Call = tuple[str, str, Mapping[str, Any] | None]
 """Method, path, body."""
@@ -63,3 +63,37 @@ class RulingDrawer:
         else:
             said["max_lifetime_days"] = {"legacy": {"value": self._random.choice((1, 30)), "exempt_admins": force}}
         return said
+
+
+def undone_by_grandfathering(before: Rows, after: Rows) -> list[str]:
+    """Pairs that a policy alone added to grants, over what their groups had refused, revoked or not answered (P4)."""
+
+    def on_one_way(rows: Rows, one: NodeId, other: NodeId) -> bool:
+        found = [node_of(rows, node) for node in (one, other)]
+        ways = [[] if node is None else [above.id for above in way_up(rows, node)] for node in found]
+        return one in ways[1] or other in ways[0]
+
+    stood: dict[tuple[str, str, NodeId], set[Pair]] = {}
+    for grant in before.grants:
+        if grant.state is GrantState.ACTIVE:
+            stood.setdefault((grant.token, grant.catalog, grant.group), set()).update(grant.pairs)
+    kept_back: dict[tuple[str, str, NodeId], set[Pair]] = {}
+    for request in before.requests:
+        if request.state is not RequestState.CANCELLED:
+            where = (request.token, request.catalog, request.group)
+            kept_back.setdefault(where, set()).update(request.asked - request.given)
+    for grant in before.grants:
+        if grant.state is GrantState.REVOKED:
+            kept_back.setdefault((grant.token, grant.catalog, grant.group), set()).update(grant.pairs)
+    found: list[str] = []
+    for grant in after.grants:
+        where = (grant.token, grant.catalog, grant.group)
+        given = stood.get(where, set())
+        if grant.state is not GrantState.ACTIVE or where not in kept_back:
+            continue
+        for name, node in grant.pairs - given:
+            refused = [at for one, at in kept_back[where] if one == name and (one, at) not in given]
+            covered = any(one == name and on_one_way(after, at, node) for one, at in given)
+            if not covered and any(on_one_way(after, at, node) for at in refused):
+                found.append(f"{where}: {name} on {node}, against {refused}")
+    return found

@@ -102,6 +102,12 @@ async def describe_requests(conn: AsyncConnection, found: Sequence[RequestRecord
     ]
 
 
+async def describe_pairs(conn: AsyncConnection, pairs: Iterable[Pair]) -> list[dict[str, Any]]:
+    """JSON of pairs alone, by place."""
+    pairs = frozenset(pairs)
+    return (await _texts(conn, [], [node for _, node in pairs], [])).pairs(pairs)
+
+
 async def describe_grants(conn: AsyncConnection, found: Sequence[GrantRecord]) -> list[dict[str, Any]]:
     """JSON of grants."""
     nodes = [node for one in found for node in (one.grant.group, *(node for _, node in one.grant.pairs))]

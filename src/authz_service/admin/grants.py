@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from authz_service.admin.approval_views import describe_grants, describe_requests
+from authz_service.admin.approval_views import describe_grants, describe_pairs, describe_requests
 from authz_service.admin.approvals import DECIDE, OWNER_ROLE, tell
 from authz_service.admin.authority import Authority
 from authz_service.admin.faults import Faults, shown
@@ -25,7 +25,7 @@ from authz_service.store.grant_lists import ApprovalFilter
 from authz_service.store.grants import By, GrantRecord, RequestRecord
 from authz_service.store.token_rows import TokenRecord
 from authz_service.tokens.asking import covers
-from authz_service.tokens.grants import GrantState, Origin, Pair, RequestState
+from authz_service.tokens.grants import GrantRequest, GrantState, Origin, Pair, RequestState
 from authz_service.tokens.model import TokenId
 from authz_service.tokens.secret import is_token_id
 
@@ -189,7 +189,22 @@ async def _decide(
     await tell(conn, _EVENTS[review.verdict], token.token, request.group, request=request.id, catalog=request.catalog)
     closed = await grants.find_request(conn, request_id) or record
     [described] = await describe_requests(conn, [closed])
-    return {**described, "revision": format_revision(stamp)}, stamp
+    still = await describe_pairs(conn, await _still_granted(conn, request, given))
+    return {**described, "still_granted": still, "revision": format_revision(stamp)}, stamp
+
+
+async def _still_granted(conn: AsyncConnection, request: GrantRequest, given: frozenset[Pair]) -> frozenset[Pair]:
+    """What of a request the active grant covers although it was not given: a place that moved may lie in one now."""
+    found = await grants.load_of_family(conn, request.token)
+    active = {
+        pair
+        for grant in found.grants
+        if grant.state is GrantState.ACTIVE and (grant.catalog, grant.group) == (request.catalog, request.group)
+        for pair in grant.pairs
+    }
+    directory, rest = Directory(), request.asked - given
+    await directory.read(conn, [node for _, node in rest])
+    return frozenset(pair for pair in rest if covers(active, pair, directory.way(pair[1])))
 
 
 _EVENTS: Final = {

@@ -183,5 +183,9 @@ def _act(
             for one in done["results"]
         ]
         print_table(("number", "what became of it"), rows)
+        for one in done["results"]:
+            if one["done"] is not None and one["done"].get("still_granted"):
+                still = _pairs(one["done"]["still_granted"])
+                print_note(f"request {one['id']}: a grant still allows {still}; revoke it to end that")
     if any(one["done"] is None for one in done["results"]):
         raise typer.Exit(exits.DENIED)

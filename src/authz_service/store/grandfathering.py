@@ -15,8 +15,8 @@ from authz_service.store import grants, policies
 from authz_service.store.changes import ChangeSet
 from authz_service.store.grants import NOBODY
 from authz_service.store.token_rows import TokenRecord, read_record
-from authz_service.tokens.asking import Book, Ground, carried_over, held_on
-from authz_service.tokens.grants import Grant, GrantState, Origin, Pair
+from authz_service.tokens.asking import Book, Ground, carried_over, held_on, stood_at
+from authz_service.tokens.grants import NO_APPROVALS, Origin, Pair
 from authz_service.tokens.model import ReachKind, TokenId
 
 _BATCH: Final = 500
@@ -154,15 +154,12 @@ async def grandfather(
         for position, record in enumerate(batch):
             if position % _TURN == 0:
                 await asyncio.sleep(0)
-            approvals = stood.get(record.family)
-            active: dict[NodeId, Grant] = {}
-            if approvals is not None:
-                for grant in approvals.grants:
-                    if grant.state is GrantState.ACTIVE and grant.catalog == catalog:
-                        active[grant.group] = grant
-            await directory.read(conn, [node for grant in active.values() for _, node in grant.pairs])
-            for group, pairs in carried_over(held_by[record.token.id], old, now, active).items():
-                if group in active:
+            said = stood_at(stood.get(record.family, NO_APPROVALS), catalog, fold)
+            await directory.read(
+                conn, [node for one in said.values() for pairs in (one.given, one.withheld) for _, node in pairs]
+            )
+            for group, pairs in carried_over(held_by[record.token.id], old, now, said).items():
+                if group in said and said[group].active:
                     origin = Origin.GRANDFATHERED
                     await grants.give(conn, changes, record.family, catalog, group, pairs, origin=origin, by=NOBODY)
                     count += 1

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from authz_service.directory.model import INSTANCE_ID, NodeId
-from authz_service.tokens.grants import Grant, Pair
+from authz_service.tokens.grants import Approvals, GrantState, Pair, RequestState
 from authz_service.tokens.model import ReachKind, Token
 from authz_service.tokens.policy import Policy, approval_in_force
 
@@ -96,13 +96,54 @@ def covers(pairs: Iterable[Pair], pair: Pair, way: Way) -> bool:
     return any(name == pair[0] and node in way for name, node in pairs)
 
 
+@dataclass(frozen=True, slots=True)
+class Stood:
+    """What one group had said of a token: `given` by its active grant, and all that it refused or has not answered."""
+
+    active: bool = False
+    given: frozenset[Pair] = frozenset()
+    withheld: frozenset[Pair] = frozenset()
+
+    def keeps_back(self, pair: Pair, way: Callable[[NodeId], Way]) -> bool:
+        """Whether the pair is refused or waits there, wholly or in a part of its place. What is granted is not."""
+        name, at = pair
+        if covers(self.given, pair, way(at)):
+            return False
+        return any(
+            one == name and (node in way(at) or (at in way(node) and not covers(self.given, (one, node), way(node))))
+            for one, node in self.withheld
+        )
+
+
+def stood_at(found: Approvals, catalog: str, fold: Callable[[str], str] = str) -> dict[NodeId, Stood]:
+    """By group: what stands of a token, and what was denied, approved for less, revoked or is pending (P4)."""
+
+    def folded(node: NodeId) -> NodeId:
+        return fold(node) if isinstance(node, str) else node
+
+    given: dict[NodeId, set[Pair]] = {}  # a grant may have nothing left
+    withheld: dict[NodeId, set[Pair]] = {}
+    for grant in found.grants:
+        if grant.catalog == catalog:
+            kept = given if grant.state is GrantState.ACTIVE else withheld
+            kept.setdefault(folded(grant.group), set()).update((name, folded(node)) for name, node in grant.pairs)
+    for request in found.requests:
+        if request.catalog == catalog and request.state is not RequestState.CANCELLED:
+            refused = request.asked - request.given
+            withheld.setdefault(folded(request.group), set()).update((name, folded(node)) for name, node in refused)
+    return {
+        group: Stood(group in given, frozenset(given.get(group, ())), frozenset(withheld.get(group, ())))
+        for group in {*given, *withheld}
+    }
+
+
 def carried_over(
-    held: Mapping[NodeId, Iterable[str]], before: Ground, after: Ground, active: Mapping[NodeId, Grant]
+    held: Mapping[NodeId, Iterable[str]], before: Ground, after: Ground, stood: Mapping[NodeId, Stood]
 ) -> dict[NodeId, set[Pair]]:
     """What was in force of a token under groups that did not require approval, or were not the topmost that do.
 
-    `active` are its grants of before, by group. What a former topmost group had not granted stays out, and so does what
-    covers such a part together with more.
+    `stood` is what groups had said of it before. What a former topmost group had not granted stays out, what the new
+    one had refused or not answered too, and so does what covers such a part together with more.
     """
     found: dict[NodeId, set[Pair]] = {}
     for node, names in held.items():
@@ -112,7 +153,9 @@ def carried_over(
                 continue
             former = [was] if was is not None else before.approving_below(at)
             for name in names:
-                pairs = _in_force(name, at, was, former, before, active)
+                said = stood.get(group, Stood())
+                pairs = _in_force(name, at, was, former, before, stood)
+                pairs = {pair for pair in pairs if not said.keeps_back(pair, after.way)}
                 if pairs:
                     found.setdefault(group, set()).update(pairs)
     return found
@@ -124,16 +167,16 @@ def _in_force(
     was: NodeId | None,
     former: Sequence[NodeId],
     before: Ground,
-    active: Mapping[NodeId, Grant],
+    stood: Mapping[NodeId, Stood],
 ) -> set[Pair]:
     """The parts of a permission on a node that nothing kept back before; `former` are the groups that could have."""
     found: set[Pair] = set()
     whole = True
     for group in former:
-        stood = active[group].pairs if group in active else frozenset[Pair]()
+        given = stood[group].given if group in stood else frozenset[Pair]()
         inner = at if was is not None else group
-        if covers(stood, (name, inner), before.way(inner)):
+        if covers(given, (name, inner), before.way(inner)):
             continue
         whole = False
-        found |= {(one, node) for one, node in stood if one == name and inner in before.way(node)}
+        found |= {(one, node) for one, node in given if one == name and inner in before.way(node)}
     return {(name, at)} if whole else found

@@ -137,6 +137,10 @@ class RequestView(BaseModel):
 class RequestAnswer(RequestView):
     """A request, at a revision."""
 
+    still_granted: list[PlacePermissions] = Field(
+        description="what was not given now and stands all the same, by the token's active grant there: revoke that "
+        "to end it"
+    )
     revision: Revision
 
 
