@@ -80,12 +80,32 @@ class DecisionPoint:
 
         One message for every failure: who shows a bad token learns nothing about it.
         """
-        token = None if secret is None else await self.find_token(secret)
-        if token is not None:
-            request = Request(MANAGEMENT, PermissionRequest(""), self.follower.now(), client_address=client_address)
-            if await self._answer(lambda: line_failure(token, self.facts, request)) is None:
-                return token
-        raise UnauthenticatedError("show a valid token as `Authorization: Bearer`")
+        digest = None if secret is None else self.peppers.digest(secret)
+
+        def find() -> Token | None:
+            token = None if digest is None else self.facts.find_token(digest)
+            return None if token is None or not self._stands(token, client_address) else token
+
+        token = await self._answer(find)
+        if token is None:
+            raise _unauthenticated()
+        return token
+
+    def _stands(self, caller: Token, client_address: str | None) -> bool:
+        """Rule A1 for the caller and all above it."""
+        request = Request(MANAGEMENT, PermissionRequest(""), self.follower.now(), client_address=client_address)
+        return line_failure(caller, self.facts, request) is None
+
+    def caller_now(self, caller: Token, client_address: str | None) -> Token:
+        """The caller as the facts have it: bodies come in slowly, loads take their time, and tokens end meanwhile.
+
+        To be judged, a caller is looked up in the very work that judges it. Raises UnauthenticatedError when rule A1
+        holds for it no more.
+        """
+        known = self.facts.token(caller.id)
+        if known is None or not self._stands(known, client_address):
+            raise _unauthenticated()
+        return known
 
     async def find_token(self, secret: str) -> Token | None:
         """The token of a secret, whatever its state; None when it is none of ours."""
@@ -95,7 +115,10 @@ class DecisionPoint:
         return await self._answer(lambda: self.facts.find_token(digest))
 
     async def require_evaluator(self, caller: Token) -> None:
-        """Raises ForbiddenError unless the caller may ask for decisions at all (`decision:evaluate`), somewhere."""
+        """Raises ForbiddenError unless the caller may ask for decisions at all (`decision:evaluate`), somewhere.
+
+        The way out before anything of a question is read.
+        """
         if MANAGEMENT not in caller.catalogs or not any(EVALUATE in scope.permissions for scope in caller.scopes):
             raise ForbiddenError("this token may not ask for decisions: it needs `decision:evaluate`")
 
@@ -112,8 +135,7 @@ class DecisionPoint:
         `targets` None is a question whose targets are found only later: it takes `decision:evaluate` at the instance,
         or else `find_limit`.
         """
-        self._require_catalog(caller, catalog)
-        if (await self.decide_for(caller, EVALUATE, "instance", client_address=client_address)).allowed:
+        if await self._may_ask_everywhere(caller, catalog, client_address):
             return
         if targets is None:
             raise ForbiddenError("this token may ask only about targets in its own groups: ask for a permission there")
@@ -126,15 +148,26 @@ class DecisionPoint:
 
         Raises ForbiddenError when the caller asks about a catalog that is not its own (rule M1).
         """
-        self._require_catalog(caller, catalog)
-        if (await self.decide_for(caller, EVALUATE, "instance", client_address=client_address)).allowed:
+        if await self._may_ask_everywhere(caller, catalog, client_address):
             return None
-        return GroupLimit(caller, client_address)
+        return GroupLimit(caller.id, client_address)
 
-    def _require_catalog(self, caller: Token, catalog: str) -> None:
+    async def _may_ask_everywhere(self, caller: Token, catalog: str, client_address: str | None) -> bool:
         name = catalog.partition("@")[0]
-        if ANY_CATALOG not in caller.evaluates and name not in caller.evaluates:
-            raise ForbiddenError(f"this token may not ask about catalog `{name}`")
+
+        def ask() -> bool:
+            known = self.caller_now(caller, client_address)
+            if not {ANY_CATALOG, name} & set(known.evaluates):
+                raise ForbiddenError(f"this token may not ask about catalog `{name}`")
+            return self.asks_everywhere(known, client_address)
+
+        return await self._answer(ask)
+
+    def asks_everywhere(self, caller: Token, client_address: str | None) -> bool:
+        """Whether a caller that was looked up now holds `decision:evaluate` at the instance (rule M1)."""
+        ask = PermissionRequest(EVALUATE, "instance")
+        request = Request(MANAGEMENT, ask, self.follower.now(), client_address=client_address)
+        return decide(caller, self.facts, request).allowed
 
     async def _asks_within_group(
         self, caller: Token, target: str | None, catalog: str, client_address: str | None
@@ -150,7 +183,8 @@ class DecisionPoint:
             if path is not None and written.kind is NodeKind.PROJECT:
                 path = path.rpartition("/")[0]
             request = Request(MANAGEMENT, PermissionRequest(""), self.follower.now(), client_address=client_address)
-            return bool(path) and asks_at(caller, path or "", source, self.facts, request)
+            known = self.caller_now(caller, client_address)
+            return bool(path) and asks_at(known, path or "", source, self.facts, request)
 
         return await self._answer(ask)
 
@@ -170,14 +204,6 @@ class DecisionPoint:
             names.append(node.name)
             node = None if node.parent is None else self.facts.node(node.parent)
         return "/".join(reversed(names)) or None
-
-    async def decide_for(
-        self, caller: Token, permission: str, target: str, *, client_address: str | None = None
-    ) -> Decision:
-        """Whether a management permission holds for a caller at a target, by the same engine (rule M1)."""
-        ask = PermissionRequest(permission, target)
-        request = Request(MANAGEMENT, ask, self.follower.now(), client_address=client_address)
-        return await self._answer(lambda: decide(caller, self.facts, request))
 
     # what is asked
 
@@ -382,6 +408,10 @@ def parse_catalog(text: str) -> tuple[str, int | None]:
     if not at:
         return name, None
     return name, int(version) if version.isascii() and version.isdigit() and len(version) < 10 else -1
+
+
+def _unauthenticated() -> UnauthenticatedError:
+    return UnauthenticatedError("show a valid token as `Authorization: Bearer`")
 
 
 def _too_many_facts() -> OverloadedError:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from authz_service.engine.decide import line_failure
 from authz_service.engine.model import PermissionRequest, Request
 from authz_service.errors import ForbiddenError
-from authz_service.pdp.check import ANY_CATALOG, EVALUATE, MANAGEMENT, DecisionPoint
+from authz_service.pdp.check import ANY_CATALOG, MANAGEMENT, DecisionPoint
 from authz_service.tokens.model import Token, TokenKind
 
 
@@ -43,16 +43,21 @@ async def introspect(
     without one. Raises ForbiddenError unless the caller holds `decision:evaluate` at the instance.
     """
     await point.require_evaluator(caller)
-    if not (await point.decide_for(caller, EVALUATE, "instance", client_address=address)).allowed:
-        raise ForbiddenError("introspection tells of a token everywhere: it needs `decision:evaluate` on `instance`")
-    token = await point.find_token(secret)
-    if token is None:
-        return None
-    asked = tuple(sorted(name for name in token.catalogs if {ANY_CATALOG, name} & set(caller.evaluates)))
+    digest = point.peppers.digest(secret)
 
+    # Both are looked up in here: what ended while something was loaded has ended.
     def describe() -> Introspected | None:
+        asker = point.caller_now(caller, address)
+        if not point.asks_everywhere(asker, address):
+            raise ForbiddenError(
+                "introspection tells of a token everywhere: it needs `decision:evaluate` on `instance`"
+            )
+        token = None if digest is None else point.facts.find_token(digest)
+        if token is None:
+            return None
+        asked = tuple(sorted(name for name in token.catalogs if {ANY_CATALOG, name} & set(asker.evaluates)))
         request = Request(MANAGEMENT, PermissionRequest(""), point.follower.now(), client_address=client_address)
-        if line_failure(token, point.facts, request) is not None:
+        if line_failure(token, point.facts, request) is not None or not asked:
             return None
         if not isinstance(token.owner, int):
             return Introspected(token, token.owner, asked)
@@ -60,4 +65,4 @@ async def introspect(
         return None if user is None else Introspected(token, user.username, asked)
 
     _, [found] = await point.decide_all([describe])
-    return found if asked else None
+    return found

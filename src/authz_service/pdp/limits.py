@@ -51,9 +51,12 @@ def asks_at(caller: Token, path: str, source: str, world: World, request: Reques
 
 @dataclass(frozen=True, slots=True)
 class GroupLimit:
-    """A caller that may ask about some groups only; `client_address` is the caller's own."""
+    """A caller that may ask about some groups only; `client_address` is the caller's own.
 
-    caller: Token
+    It is what the world says of it when it is judged: one that ended since then may ask about nothing.
+    """
+
+    caller: TokenId
     client_address: str | None = None
 
     def narrow(self, decision: Decision, token: Token, catalog: Catalog, world: World, request: Request) -> Decision:
@@ -82,5 +85,8 @@ class GroupLimit:
         path = place.text.partition(":")[2]
         if place.kind is NodeKind.PROJECT:
             path = path.rpartition("/")[0]
+        caller = world.token(self.caller)
+        if caller is None:
+            return False
         asked = replace(request, client_address=self.client_address)
-        return bool(path) and asks_at(self.caller, path, catalog.source or DEFAULT_SOURCE, world, asked)
+        return bool(path) and asks_at(caller, path, catalog.source or DEFAULT_SOURCE, world, asked)
