@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from tests.support.locks import waits_for_a_lock
 from tests.support.managing import Stage, staged
 
+from authz_service.admin import sweeps
 from authz_service.admin.sweeps import SameForAll, Sweep, Sweeper, SweepRules, Swept
 from authz_service.store import audit
 from authz_service.store.sweeps import SweepRow, Turn, note_batch, take_turn
@@ -184,6 +186,39 @@ async def test_days_without_use_count_from_when_a_token_starts(stage):
     assert (await run(stage, Sweep.UNUSED, days=30)).here == 0
     await later(stage, 91)
     assert (await run(stage, Sweep.UNUSED, days=30)).here == 1
+
+
+async def test_a_batch_of_unused_tokens_is_one_revision_and_nobody_waits_for_it_before(stage, monkeypatch):
+    idle, other, admin = {await give(stage) for _ in range(3)}, await give(stage), await stage.admin()
+    await later(stage, 31)
+    async with stage.database.transaction() as conn:
+        await conn.execute(text("update token set last_used_at = authz_now() where id <> all(:ids)"), {"ids": [*idle]})
+    ended, second, opened = sweeps.revoke_line, asyncio.Event(), asyncio.Event()
+    before: list[str] = []
+
+    async def stopped(conn: Any, touched: Any, token: Any, **more: Any) -> Any:
+        before.append(token)
+        if len(before) == 2:
+            second.set()
+            await opened.wait()
+        return await ended(conn, touched, token, **more)
+
+    monkeypatch.setattr(sweeps, "revoke_line", stopped)
+    sweeping = asyncio.create_task(run(stage, Sweep.UNUSED, days=30))
+    await second.wait()
+    revoking = asyncio.create_task(stage.call("DELETE", f"/v1/tokens/{other}", admin))
+    waited = await waits_for_a_lock(stage.database, revoking)
+    opened.set()
+    assert (await sweeping).here == 3
+    assert (await revoking).status_code == 200
+    assert not waited
+    async with stage.database.read() as conn:
+        rows, _ = await audit.list_page(conn, audit.AuditFilter(action="token.revoke"))
+        log = (await conn.execute(text("select rev from change_log where key = any(:ids)"), {"ids": [*idle]})).scalars()
+        revisions = set(log)
+    assert {row.entry.subject for row in rows} == {*idle, other}
+    assert {row.revision for row in rows if row.entry.subject in idle} == revisions
+    assert len(revisions) == 1
 
 
 # forgotten

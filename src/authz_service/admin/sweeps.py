@@ -164,25 +164,29 @@ class _Batches:
         found, after = await token_sweeps.find_unused(conn, days=least, limit=self.rules.batch, after=self.after)
         held = await self.inactivity.days_for(conn, [one.record for one in found])
         now = (await conn.execute(select(authz_now))).scalar_one()
-        done = 0
-        for one in found:
-            days = held.get(one.record.token.id)
-            if days is not None and now - one.since >= timedelta(days=days):
-                done += await self._end(conn, one.record, days)
+        due = {
+            one.record.token.id: (one.record, held[one.record.token.id])
+            for one in found
+            if one.record.token.id in held and now - one.since >= timedelta(days=held[one.record.token.id])
+        }
         self.after = after
-        return done, after is None
+        return await self._end(conn, due), after is None
 
-    async def _end(self, conn: AsyncConnection, record: TokenRecord, days: int) -> int:
+    async def _end(self, conn: AsyncConnection, due: Mapping[TokenId, tuple[TokenRecord, int]]) -> int:
+        """One revision for all of them: every other writer waits from it to the commit, each revoke among them."""
         touched = ChangeSet()
-        revoked = await revoke_line(conn, touched, record.token.id, reason=UNUSED)
-        if not revoked:
-            return 0  # with its parent, a moment ago
+        ended: dict[TokenId, list[TokenId]] = {}
+        for token_id, (record, days) in due.items():
+            revoked = await revoke_line(conn, touched, token_id, reason=UNUSED)
+            if revoked:  # else with its parent, a moment ago
+                ended[token_id] = revoked
+                await append_event(conn, event_of_token(EventKind.TOKEN_INACTIVE, record.token, days=days))
         stamp = await changes.append(conn, touched)
-        also = [one for one in revoked if one != record.token.id]
-        details = {"why": UNUSED, "days": days, "also": also}
-        await audit.insert(conn, audit.AuditEntry("token.revoke", record.token.id, details=details), stamp)
-        await append_event(conn, event_of_token(EventKind.TOKEN_INACTIVE, record.token, days=days))
-        return len(revoked)
+        for token_id, revoked in ended.items():
+            also = [one for one in revoked if one != token_id]
+            details = {"why": UNUSED, "days": due[token_id][1], "also": also}
+            await audit.insert(conn, audit.AuditEntry("token.revoke", token_id, details=details), stamp)
+        return sum(map(len, ended.values()))
 
     async def purge(self, conn: AsyncConnection) -> tuple[int, bool]:
         touched = ChangeSet()
