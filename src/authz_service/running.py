@@ -199,12 +199,12 @@ class CountingLoader(Loader):
         super().__init__(*parts, traces=traces)
         self._metrics = metrics
 
-    async def load(self, keys: Iterable[FactKey]) -> None:
+    async def load(self, keys: Iterable[FactKey], *, since: float = 0.0) -> None:
         wanted: Sequence[FactKey] = list(keys)
         self._metrics.loads.inc(len(wanted))
         began = elapsed()
         try:
-            await super().load(wanted)
+            await super().load(wanted, since=since)
         finally:
             self._metrics.load_seconds.observe(elapsed() - began)
 

@@ -39,11 +39,15 @@ from authz_service.tokens.policy import Policy
 
 
 class NotAtHandError(Exception):
-    """A fact has to be loaded before the question can be answered. Never leaves the decision point."""
+    """A fact has to be loaded before the question can be answered. Never leaves the decision point.
 
-    def __init__(self, key: FactKey) -> None:
+    `since` is the `elapsed()` from which on a look-up has to begin to answer it; 0 is whenever.
+    """
+
+    def __init__(self, key: FactKey, since: float = 0.0) -> None:
         super().__init__(key)
         self.key = key
+        self.since = since
 
 
 _serials = itertools.count(1)
@@ -86,6 +90,7 @@ class Bounds:
 
 _LEAST_UNDER: Final = 64
 """One operation asks below several places. With room for fewer than these it would push out its own facts for ever."""
+_NEVER: Final = (0.0, 0.0)
 TOP: Final = 0
 """The parent of a top-level node in edge keys."""
 
@@ -103,8 +108,8 @@ class Facts:
         self.tokens: Bounded[TokenId, TokenEntry | None] = Bounded(bounds.tokens)
         self.lookups: Bounded[tuple[int, str], Lookup] = Bounded(bounds.lookups)
         """By entry serial and catalog label."""
-        self.unknown_digests: Bounded[bytes, float] = Bounded(bounds.unknown_tokens)
-        """Digests of nobody's tokens, with the `elapsed()` until which that is believed."""
+        self.unknown_digests: Bounded[bytes, tuple[float, float]] = Bounded(bounds.unknown_tokens)
+        """Digests of nobody's tokens, with the `elapsed()` at which the look-up began, and until which it counts."""
         self.users: Bounded[int, User | None] = Bounded(bounds.users)
         self.members: Bounded[int, Mapping[NodeId, str]] = Bounded(bounds.users)
         self.nodes: Bounded[int, Node | None] = Bounded(bounds.nodes)
@@ -122,7 +127,9 @@ class Facts:
         self.generation = 0
         """Counts the times that spots were dropped: what was read from one before is no longer known after."""
         self.shipped = {CatalogKey(catalog.name, catalog.version): catalog for catalog in shipped}
-        self.catalogs: dict[CatalogKey, Catalog | None] = dict(self.shipped)
+        self.catalogs: dict[CatalogKey, Catalog] = dict(self.shipped)
+        self.absent_catalogs: Bounded[CatalogKey, None] = Bounded(bounds.questions)
+        """Versions that nobody has: whoever asks may name any number."""
         self.schemas: dict[SchemaKey, ApiSchema | None] = {}
         self.newest_installed: Bounded[str, int] = Bounded(bounds.questions)
         """By catalog name; 0 where none is installed."""
@@ -131,9 +138,10 @@ class Facts:
 
     def catalog(self, name: str, version: int) -> Catalog | None:
         key = CatalogKey(name, version)
-        if key not in self.catalogs:
+        found = self.catalogs.get(key)
+        if found is None and key not in self.absent_catalogs:
             raise NotAtHandError(key)
-        return self.catalogs[key]
+        return found
 
     def newest_catalog(self, name: str) -> Catalog | None:
         """The newest version there is, shipped or installed; None for a catalog that nobody has."""
@@ -258,18 +266,28 @@ class Facts:
 
     # filling
 
-    def find_token(self, digest: bytes) -> Token | None:
-        """The token of a secret, by way of its id, so that to drop the id is to drop the secret."""
+    def find_token(self, digest: bytes, since: float = 0.0) -> Token | None:
+        """The token of a secret, by way of its id, so that to drop the id is to drop the secret.
+
+        That there is none is believed of look-ups that began at `since` (`elapsed()`) or later.
+        """
         token_id = self.digests.get(digest)
         entry = None if token_id is None else self.tokens.get(token_id)
         if entry is not None:
             return entry.token
-        if self.unknown_digests.get(digest, 0.0) > elapsed():
+        began, until = self.unknown_digests.get(digest, _NEVER)
+        if began >= since and until > elapsed():
             return None
-        raise NotAtHandError(TokenKey(digest))
+        raise NotAtHandError(TokenKey(digest), since)
 
     def put_token(self, token: Token) -> None:
         self.tokens[token.id] = TokenEntry(token)
+
+    def put_catalog(self, key: CatalogKey, catalog: Catalog | None) -> None:
+        if catalog is None:
+            self.absent_catalogs[key] = None
+        else:
+            self.catalogs[key] = catalog
 
     def put_node(self, node: Node) -> None:
         number = _number(node.id)
@@ -318,6 +336,8 @@ class Facts:
         self._drop_spots()
         for key in [key for key in self.catalogs if key.name == name and key not in self.shipped]:
             del self.catalogs[key]
+        for absent in [key for key in self.absent_catalogs if key.name == name]:
+            del self.absent_catalogs[absent]
         for schema in [schema for schema in self.schemas if schema.name == name]:
             del self.schemas[schema]
         self.newest_installed.pop(name, None)
@@ -364,6 +384,7 @@ class Facts:
     def drop_catalogs(self) -> None:
         self._drop_spots()
         self.catalogs = dict(self.shipped)
+        self.absent_catalogs.clear()
         self.schemas.clear()
         self.newest_installed.clear()
         self._forget_compiled()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias, TypeVar
 
+from authz_service.cache.clock import elapsed
 from authz_service.cache.facts import Facts, NotAtHandError
 from authz_service.cache.follower import Follower
 from authz_service.cache.keys import FactKey
@@ -218,9 +219,8 @@ class DecisionPoint:
             unreadable = Answer(deny(Reason.MALFORMED_TOKEN), None, self.follower.require_fresh())
             self.records.note_answers(question, [unreadable] * len(question.items))
             return [unreadable] * len(question.items)
-        if question.freshly != Freshly():
-            self.facts.unknown_digests.pop(digest, None)
-        answers = await self._decide_items(lambda: self.facts.find_token(digest), question, limit)
+        since = 0.0 if question.freshly == Freshly() else elapsed()
+        answers = await self._decide_items(lambda: self.facts.find_token(digest, since), question, limit)
         if self.usage is not None and not question.explain:
             self._note_usage(self.usage, question, answers)
         for answer in answers:
@@ -308,7 +308,7 @@ class DecisionPoint:
             try:
                 token = find()
             except NotAtHandError as error:
-                await self._loader.load([error.key])
+                await self._loader.load([error.key], since=error.since)
                 continue
             if token is None:
                 return [Answer(deny(Reason.UNKNOWN_TOKEN), None, stamp)] * len(question.items)

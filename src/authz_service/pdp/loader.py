@@ -51,6 +51,8 @@ _ANY_NODE: Final = Touch(ChangeKind.NODE, ALL_KEYS)
 _ATTEMPTS: Final = 8
 _UNKNOWN_SECONDS: Final = 2.0
 """How long an unknown secret is believed to be unknown: creation is not in the change log."""
+_SLICE: Final = 64
+"""How many facts of one question are looked up at once, at most: thousands of them leave room for others."""
 
 
 class FactReader:
@@ -101,7 +103,7 @@ class FactReader:
 
     async def _token(self, conn: AsyncConnection, key: TokenKey | TokenIdKey) -> Loaded:
         """The token with its owner and the owner's memberships, in one round trip."""
-        facts = self._facts
+        facts, began = self._facts, elapsed()
         if isinstance(key, TokenKey):
             reading = await tokens.find_by_digest(conn, key.digest)
         else:
@@ -110,7 +112,7 @@ class FactReader:
 
             def put_none() -> None:
                 if isinstance(key, TokenKey):
-                    facts.unknown_digests[key.digest] = elapsed() + _UNKNOWN_SECONDS
+                    facts.unknown_digests[key.digest] = (began, elapsed() + _UNKNOWN_SECONDS)
                 else:
                     facts.tokens[key.token] = None
 
@@ -206,7 +208,7 @@ class FactReader:
         stamp, found = await catalogs.load(conn, key.name, key.version)
         catalog = None if found is None else await self._parsed(found)
         touches = [Touch(ChangeKind.CATALOG, key.name)]
-        return stamp, touches, lambda: self._facts.catalogs.__setitem__(key, catalog)
+        return stamp, touches, lambda: self._facts.put_catalog(key, catalog)
 
     async def _schema(self, conn: AsyncConnection, key: SchemaKey) -> Loaded:
         stamp, found = await catalog_schemas.load(conn, key.name, key.version)
@@ -253,17 +255,28 @@ class Loader:
         self._reader = FactReader(facts)
         self._gate = gate
         self._running: dict[FactKey, asyncio.Task[None]] = {}
+        self._began: dict[FactKey, float] = {}
+        """`elapsed()` at the start of what runs for a secret."""
 
-    async def load(self, keys: Iterable[FactKey]) -> None:
-        """Returns once every fact is at hand, or raises CannotDecideError. Loads under way are joined, not repeated."""
-        tasks = [self._join(key) for key in keys]
-        for task in tasks:
-            await asyncio.shield(task)
+    async def load(self, keys: Iterable[FactKey], *, since: float = 0.0) -> None:
+        """Returns once every fact is at hand, or raises CannotDecideError. Loads under way are joined, not repeated.
 
-    def _join(self, key: FactKey) -> asyncio.Task[None]:
+        But one for a secret that began before `since` (`elapsed()`) is not: it may have seen what was there before.
+        Many facts come in slices, so that one question never takes all places from all others.
+        """
+        wanted = list(keys)
+        size = min(_SLICE, self._gate.share)
+        for start in range(0, len(wanted), size):
+            tasks = [self._join(key, since) for key in wanted[start : start + size]]
+            for task in tasks:
+                await asyncio.shield(task)
+
+    def _join(self, key: FactKey, since: float) -> asyncio.Task[None]:
         task = self._running.get(key)
         # One that has ended did not wait for this caller: what it put in may be dropped already.
-        if task is None or task.done():
+        if task is None or task.done() or self._began.get(key, since) < since:
+            if isinstance(key, TokenKey):
+                self._began[key] = elapsed()
             task = self._running[key] = asyncio.create_task(self._fill(key))
             task.add_done_callback(lambda done: self._forget(key, done))
         return task
@@ -271,6 +284,7 @@ class Loader:
     def _forget(self, key: FactKey, done: asyncio.Task[None]) -> None:
         if self._running.get(key) is done:
             del self._running[key]
+            self._began.pop(key, None)
         if not done.cancelled():
             done.exception()  # every waiter gets it; one that went away must not leave it unseen
 
@@ -308,6 +322,8 @@ class Gate:
         self.waiting = 0
         self.shed = 0
         """How many were refused since the start."""
+        self.share = max(1, (running + waiting) // 8)
+        """How many places one question may ask for at once, so that several with many facts fit beside others."""
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
