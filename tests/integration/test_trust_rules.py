@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 from tests.support.issuer import another_key, issuing
 from tests.support.managing import Stage, staged
-from tests.support.trusting import exchange, keeper, rule, wanted
+from tests.support.trusting import admin, exchange, keeper, rule, wanted
 
 from authz_service.admin.refusals import MOST_RULES, Refusals
 
@@ -51,8 +51,8 @@ async def test_an_edited_rule_gives_by_what_it_says_now(stage, issuer):
     assert answer.headers["etag"] == edited["etag"] != made["etag"]
     unchanged = ("id", "node", "name", "issuer", "audience", "owner", "catalog", "lifetime_seconds", "created_at")
     assert {name: edited[name] for name in unchanged} == {name: made[name] for name in unchanged}
-    assert (await exchange(stage, issuer.sign())).status_code == 400
-    given = await exchange(stage, issuer.sign(ref="next"))
+    assert (await exchange(stage, issuer.sign(), rule=made["id"])).status_code == 400
+    given = await exchange(stage, issuer.sign(ref="next"), rule=made["id"])
     assert given.json()["scope"] == "job:run"
     shown = await stage.call("GET", f"/v1/trust-rules/{made['id']}", secret)
     assert shown.headers["etag"] == edited["etag"]
@@ -76,7 +76,7 @@ async def test_an_edited_rule_gives_by_what_it_says_now(stage, issuer):
 async def test_what_a_rule_gave_is_revoked_unless_its_name_or_lifetime_alone_change(stage, issuer, change, lives):
     secret = await keeper(stage)
     made = await rule(stage, issuer, secret)
-    given = (await exchange(stage, issuer.sign())).json()["access_token"]
+    given = (await exchange(stage, issuer.sign(), rule=made["id"])).json()["access_token"]
     assert await stage.allows(given)
     assert (await edit(stage, secret, made, change)).status_code == 200
     assert await stage.allows(given) is lives
@@ -109,9 +109,9 @@ async def test_an_edit_is_judged_as_a_creation_of_whoever_edits(stage, issuer):
     assert mine.status_code == 200, mine.text
     assert mine.json()["made_by_token"] != made["made_by_token"]
     # It lives by that token now, and ends with it.
-    assert (await exchange(stage, issuer.sign())).status_code == 200
+    assert (await exchange(stage, issuer.sign(), rule=made["id"])).status_code == 200
     assert (await stage.call("DELETE", "/v1/self", smaller)).status_code == 200
-    assert (await exchange(stage, issuer.sign())).status_code == 400
+    assert (await exchange(stage, issuer.sign(), rule=made["id"])).status_code == 400
 
 
 async def test_who_keeps_no_rules_there_edits_none_and_learns_nothing(stage, issuer):
@@ -148,13 +148,13 @@ async def test_keys_are_pinned_and_let_go_by_an_edit(stage, issuer):
     secret = await keeper(stage)
     made = await rule(stage, issuer, secret)
     pinned = (await edit(stage, secret, made, {"keys": {"keys": [issuer.public()]}})).json()
-    assert (await exchange(stage, issuer.sign())).status_code == 200
+    assert (await exchange(stage, issuer.sign(), rule=made["id"])).status_code == 200
     assert issuer.receiver.requests == []
     kept = (await edit(stage, secret, pinned, {"name": "pinned"})).json()
     assert kept["keys"] == pinned["keys"]
     loose = (await edit(stage, secret, kept, {"keys": None})).json()
     assert loose["keys"] is None
-    assert (await exchange(stage, issuer.sign())).status_code == 200
+    assert (await exchange(stage, issuer.sign(), rule=made["id"])).status_code == 200
     assert issuer.receiver.requests
 
 
@@ -176,10 +176,10 @@ async def test_a_refused_exchange_says_to_the_rules_keeper_what_did_not_fit_and_
         issuer.sign(another_key(), "ES256"),
     ]
     for one in secrets:
-        assert (await exchange(stage, one)).status_code == 400
-    assert (await exchange(stage, issuer.sign(ref="ma" + "i" * 2_000))).status_code == 400
+        assert (await exchange(stage, one, rule=made["id"])).status_code == 400
+    assert (await exchange(stage, issuer.sign(ref="ma" + "i" * 2_000), rule=made["id"])).status_code == 400
     taken = issuer.sign()
-    assert [(await exchange(stage, taken)).status_code for _ in range(2)] == [200, 400]
+    assert [(await exchange(stage, taken, rule=made["id"])).status_code for _ in range(2)] == [200, 400]
     found = await rows(stage, "token.exchange_refused")
     assert [(row.subject, row.details["why"], row.details["claim"]) for row in found] == [
         (made["id"], "a claim does not fit", "ref"),
@@ -197,8 +197,8 @@ async def test_a_refused_exchange_says_to_the_rules_keeper_what_did_not_fit_and_
 
 
 async def test_the_group_s_owner_reads_the_row_and_another_group_s_owner_does_not(stage, issuer):
-    await rule(stage, issuer)
-    await exchange(stage, issuer.sign(ref="feature"))
+    made = await rule(stage, issuer)
+    await exchange(stage, issuer.sign(ref="feature"), rule=made["id"])
     olga = (await stage.give("olga", await stage.scope_at("authz", ["group:acme"], "audit:read")))[1]
     params = {"node": "group:acme", "action": "token.exchange_refused"}
     [row] = (await stage.call("GET", "/v1/audit", olga, params=params)).json()["items"]
@@ -210,15 +210,16 @@ async def test_the_group_s_owner_reads_the_row_and_another_group_s_owner_does_no
 
 
 async def test_why_an_author_may_not_give_any_more_is_on_record(stage, issuer):
-    await rule(stage, issuer)
+    made = await rule(stage, issuer)
     await stage.apply({"type": "membership", "user": "olga", "node": "acme", "role": "developer"})
-    await exchange(stage, issuer.sign())
+    await exchange(stage, issuer.sign(), rule=made["id"])
     [row] = await rows(stage, "token.exchange_refused")
     assert "may not issue here any more" in row.details["why"]
 
 
 async def test_of_several_rules_that_fit_each_keeper_is_told(stage, issuer):
-    made = [await rule(stage, issuer, name=name) for name in ("one", "two")]
+    root = await admin(stage)
+    made = [await rule(stage, issuer, root, name=name) for name in ("one", "two")]
     await exchange(stage, issuer.sign())
     found = await rows(stage, "token.exchange_refused")
     assert {row.subject for row in found} == {one["id"] for one in made}

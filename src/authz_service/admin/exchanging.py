@@ -42,7 +42,7 @@ class Exchanged:
 
 
 async def exchange(management: Management, shown_token: str, rule_id: str | None) -> Exchanged:
-    """A token by the one rule that fits the job's token. Raises JobTokenError, whatever the reason was.
+    """A token by the one rule that fits the job's token, or by the one named. Raises JobTokenError for any reason.
 
     The rule gives what its author could issue at this very moment, and a job's token is taken once. The owners of the
     rules that did not give read in the audit why; nothing of the token is in it.
@@ -56,6 +56,9 @@ async def exchange(management: Management, shown_token: str, rule_id: str | None
         found = await _look(management, rule, shown_token)
         if isinstance(found, Refusal):
             refused.append(found)
+        elif rule.requires_name and rule_id is None:
+            # Nobody who may issue anywhere vouches for it: a stranger's must not stand in the way of another group's.
+            refused.append(Refusal(rule, "the job has to name this rule", proven=True))
         else:
             fitting.append((rule, found))
     if len(fitting) > 1:

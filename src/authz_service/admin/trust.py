@@ -81,7 +81,10 @@ class TrustChange:
 
 
 async def create_rule(management: Management, actor: Actor, draft: TrustDraft) -> Mapping[str, Any]:
-    """Raises InvalidInputError with all faults, ForbiddenError for what the actor could not issue itself."""
+    """The rule, to be named by exchanges unless the actor may issue anywhere.
+
+    Raises InvalidInputError with all faults, ForbiddenError for what the actor could not issue itself.
+    """
 
     async def work(conn: AsyncConnection) -> Mapping[str, Any]:
         authority = await Authority.open(conn, management, actor, hold=True)
@@ -90,6 +93,7 @@ async def create_rule(management: Management, actor: Actor, draft: TrustDraft) -
         if await trust.count(conn, node) >= MOST_AT_ONE_GROUP:
             raise ConflictError(f"there are {MOST_AT_ONE_GROUP} trust rules here already; remove one first")
         rule = _rule(f"tru_{secrets.token_hex(10)}", node, draft, authority)
+        rule = replace(rule, requires_name=not await authority.may(CREATE))
         await trust.add(conn, rule)
         await _note(conn, authority, "trust_rule.create", rule)
         return await _show(conn, await trust.get(conn, rule.id))
@@ -114,7 +118,13 @@ async def edit_rule(
             raise PreconditionFailedError(message)
         draft = replace(read_rule(known), **{name: getattr(change.draft, name) for name in change.given})
         await _judge(conn, management, authority, draft)
-        edited = replace(_rule(known.id, known.node, draft, authority), created_at=known.created_at)
+        edited = replace(
+            _rule(known.id, known.node, draft, authority),
+            requires_name=known.requires_name,
+            created_at=known.created_at,
+        )
+        if not trusts_same(edited, known) and not await authority.may(CREATE):
+            edited = replace(edited, requires_name=True)
         if edited == known:
             return await _show(conn, known)
         await trust.replace(conn, edited)
@@ -175,7 +185,8 @@ async def _revoke_given(conn: AsyncConnection, touched: ChangeSet, given: Sequen
 def etag_of(rule: TrustRule) -> str:
     """Changes with all that an edit may change."""
     said = (rule.name, rule.issuer, rule.audience, rule.claims, rule.gives, rule.lifetime, rule.keys, rule.token)
-    return f'"{hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]}"'
+    named = ("requires_name",) if rule.requires_name else ()
+    return f'"{hashlib.sha256(json.dumps(said + named, sort_keys=True).encode()).hexdigest()[:32]}"'
 
 
 def trusts_same(one: TrustRule, other: TrustRule) -> bool:
@@ -317,6 +328,7 @@ async def _show(conn: AsyncConnection, rule: TrustRule) -> dict[str, Any]:
         **rule.gives,
         "lifetime_seconds": rule.lifetime,
         "keys": rule.keys,
+        "requires_name": rule.requires_name,
         "made_by_token": rule.token,
         "etag": etag_of(rule),
         "created_at": format_moment(rule.created_at),
@@ -333,6 +345,7 @@ async def _note(conn: AsyncConnection, authority: Authority, action: str, rule: 
         "gives": dict(rule.gives),
         "lifetime": rule.lifetime,
         "pinned": rule.keys is not None,
+        "requires_name": rule.requires_name,
     }
     entry = audit.AuditEntry(action, rule.id, authority.token.id, actor_user(authority), details, (rule.node,))
     await audit.insert(conn, entry)

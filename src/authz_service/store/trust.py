@@ -24,7 +24,8 @@ _RULES: Final = "trust-rules"
 class TrustRule:
     """`claims` is name to text, or to `{"like": pattern}`; `gives` is owner, catalog and scopes as they were written.
 
-    `lifetime` is in seconds; `keys` a JWK set, None for the issuer's own; `token` whose authority the rule lives by.
+    `lifetime` is in seconds; `keys` a JWK set, None for the issuer's own; `token` whose authority the rule lives by;
+    `requires_name`: it gives only to an exchange that names it.
     """
 
     id: str
@@ -37,6 +38,7 @@ class TrustRule:
     lifetime: int
     keys: Mapping[str, Any] | None
     token: TokenId
+    requires_name: bool = False
     created_at: datetime | None = None
 
 
@@ -53,6 +55,7 @@ async def add(conn: AsyncConnection, new: TrustRule) -> None:
             lifetime=new.lifetime,
             keys=None if new.keys is None else dict(new.keys),
             token_id=new.token,
+            requires_name=new.requires_name,
         )
     )
 
@@ -74,6 +77,7 @@ async def replace(conn: AsyncConnection, edited: TrustRule) -> None:
         "lifetime": edited.lifetime,
         "keys": None if edited.keys is None else dict(edited.keys),
         "token_id": edited.token,
+        "requires_name": edited.requires_name,
     }
     await conn.execute(update(trust_rule).where(trust_rule.c.id == edited.id).values(values))
 
@@ -144,5 +148,6 @@ def _read(row: Mapping[Any, Any]) -> TrustRule:
         lifetime=row["lifetime"],
         keys=row["keys"],
         token=TokenId(row["token_id"]),
+        requires_name=row["requires_name"],
         created_at=row["created_at"],
     )

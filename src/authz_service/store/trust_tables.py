@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import Column, DateTime, ForeignKey, Index, Integer, LargeBinary, Table, Text, text
+from sqlalchemy import Boolean, Column, DateTime, ForeignKey, Index, Integer, LargeBinary, Table, Text, false, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from authz_service.store.tables import metadata
@@ -24,6 +24,8 @@ trust_rule: Final = Table(
     Column("lifetime", Integer, nullable=False),
     # A key set of its own (RFC 7517); null asks the issuer.
     Column("keys", JSONB(none_as_null=True), nullable=True),
+    # Not counted among those that fit an exchange which names none.
+    Column("requires_name", Boolean, nullable=False, server_default=false()),
     # Whose authority it lives by.
     Column("token_id", ForeignKey("token.id", ondelete="CASCADE"), nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=text("authz_now()")),

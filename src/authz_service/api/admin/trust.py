@@ -131,6 +131,9 @@ class TrustRuleAnswer(BaseModel):
     scopes: list[dict[str, Any]]
     lifetime_seconds: int
     keys: dict[str, Any] | None
+    requires_name: bool = Field(
+        description="whether it gives only to an exchange that names it: as no admin made it, or changed what it trusts"
+    )
     made_by_token: str = Field(description="the rule gives what this token may issue, and ends with it")
     created_at: MomentText
     etag: str = Field(description="for `If-Match` of an edit")
@@ -157,7 +160,7 @@ class ExchangeForm(BaseModel):
     grant_type: str = Field(description=f"`{_GRANT}`")
     subject_token: str = Field(description="the job's OpenID Connect token")
     subject_token_type: str = Field(description="`urn:ietf:params:oauth:token-type:jwt` or `…:id_token`")
-    rule: str | None = Field(None, description="the rule meant, `tru_…`, where several fit")
+    rule: str | None = Field(None, description="the rule meant, `tru_…`: where several fit, or it says `requires_name`")
 
 
 class ExchangeAnswer(BaseModel):
@@ -186,7 +189,10 @@ class ExchangeError(BaseModel):
     summary="Trust a CI system's jobs",
 )
 async def create_trust_rule(services: ServicesHere, actor: ActorHere, request: Request, response: Response) -> Any:
-    """Needs `token:create` at the group, and for the service account. Gives at most what the caller could issue."""
+    """Needs `token:create` at the group, and for the service account. Gives at most what the caller could issue.
+
+    Exchanges have to name the rule, unless the caller has `token:create` at the instance.
+    """
     body = read_model(TrustRuleBody, await read_body(request, DEFAULT_LIMIT))
     return _answer(response, await trust.create_rule(services.management, actor, body.draft()))
 
