@@ -66,9 +66,13 @@ async def sign_in_by_password(
         raise UnauthenticatedError(_WRONG_PASSWORD)
 
     async def work(conn: AsyncConnection) -> str:
-        # Once more, in the transaction: who was blocked meanwhile gets no session.
+        # Once more, in the transaction: who was blocked meanwhile gets no session, nor does a password that was
+        # replaced. Whoever replaces it from here on waits, and ends this session too.
+        await directory.hold_still(conn)
         again = await _find(conn, name)
         if again is None or again.id != user.id or again.state is not UserState.ACTIVE:
+            raise UnauthenticatedError(_WRONG_PASSWORD)
+        if await sessions.find_password(conn, int(user.id), hold=True) != hashed:
             raise UnauthenticatedError(_WRONG_PASSWORD)
         return await open_session(conn, management, again, OpenedBy.PASSWORD, timeouts, visitor)
 
@@ -137,7 +141,9 @@ async def sign_in_by_account(
     """
 
     async def work(conn: AsyncConnection) -> str:
-        node = await identities.find_user(conn, account.issuer, account.subject)
+        await directory.hold_still(conn)
+        # Whoever unlinks it from here on waits, and ends this session too.
+        node = await identities.hold_user(conn, account.issuer, account.subject)
         user: User | None = None
         if node is not None:
             user = (await directory.load_user(conn, node)).user

@@ -13,10 +13,10 @@ from authz_service.store.identity_tables import identity, identity_use
 from authz_service.store.tables import authz_now
 
 
-async def find_user(conn: AsyncConnection, issuer: str, subject: str) -> int | None:
-    """The node of the user that was linked to this subject; None where none was."""
+async def hold_user(conn: AsyncConnection, issuer: str, subject: str) -> int | None:
+    """The node of the user that this subject is linked to until the transaction ends; None where it is to none."""
     query = select(identity.c.user_id).where(identity.c.issuer == issuer, identity.c.subject == subject)
-    found: int | None = (await conn.execute(query)).scalar()
+    found: int | None = (await conn.execute(query.with_for_update(read=True))).scalar()
     return found
 
 

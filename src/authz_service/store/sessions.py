@@ -63,9 +63,10 @@ class SessionRow:
 # passwords
 
 
-async def find_password(conn: AsyncConnection, user: int) -> str | None:
-    """The hash of a user's password; None where none was set."""
-    found: str | None = (await conn.execute(select(password.c.hash).where(password.c.user_id == user))).scalar()
+async def find_password(conn: AsyncConnection, user: int, *, hold: bool = False) -> str | None:
+    """The hash of a user's password; None where none was set. `hold` keeps it so until the transaction ends."""
+    query = select(password.c.hash).where(password.c.user_id == user)
+    found: str | None = (await conn.execute(query.with_for_update(read=True) if hold else query)).scalar()
     return found
 
 
