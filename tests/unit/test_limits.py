@@ -8,6 +8,7 @@ import pytest
 from fastapi import Request
 from tests.support.serving import PEPPER
 
+from authz_service.admin.passwords import Attempts
 from authz_service.api.check.counted import CountedHotPath
 from authz_service.api.check.serving import Serving
 from authz_service.api.limits import Limiter, Rates
@@ -24,9 +25,15 @@ def limiter(**rates: int) -> Limiter:
     return Limiter(Rates(**(MANY | {"running": 1000, "running_per_caller": 1000} | rates)))
 
 
-def request(path: str = "/v1/tokens", address: str = "10.0.0.1", method: str = "GET", secret: str = "s") -> Request:
+def request(
+    path: str = "/v1/tokens",
+    address: str = "10.0.0.1",
+    method: str = "GET",
+    secret: str = "s",
+    authorization: str | None = None,
+) -> Request:
     route = type("Route", (), {"path": path})()
-    headers = [(b"authorization", f"Bearer {secret}".encode())]
+    headers = [(b"authorization", (authorization or f"Bearer {secret}").encode("latin-1"))]
     scope: dict[str, Any] = {"type": "http", "method": method, "path": path, "headers": headers, "route": route}
     return Request(scope | {"client": (address, 1), "query_string": b"", "server": ("authz", 80), "scheme": "http"})
 
@@ -156,9 +163,46 @@ async def test_a_callers_decisions_are_refused_beyond_its_budget_and_anothers_ar
         return said[0]["status"] if said else None
 
     # A window may end between two of them: then there is room again, and of 40 in a row most are refused all the same.
-    found = [await status(b"one") for _ in range(40)]
+    found = [await status(b"Bearer one") for _ in range(40)]
     assert found[:3] == [None] * 3
     assert found.count(429) >= 30
-    assert await status(b"other") is None
-    assert [await status(b"one", "/v1/self") for _ in range(9)] == [None] * 9
+    assert await status(b"Bearer other") is None
+    assert [await status(b"Bearer one", "/v1/self") for _ in range(9)] == [None] * 9
     assert len(answered) == 40 - found.count(429) + 10
+
+
+@pytest.mark.parametrize("written", ["bearer {}", "BEARER {}", "Bearer  {}", "Bearer {} ", "bEARER \xa0{}"])
+async def test_a_caller_gains_nothing_by_another_spelling_of_its_header(written, monkeypatch):
+    limits = limiter(searches=1)
+    other = written.format("one")
+    ask(limits, path="/access/v1/search/subject", secret="one")
+    with pytest.raises(RateLimitedError):
+        ask(limits, path="/access/v1/search/subject", authorization=other)
+    ask(limits, path="/access/v1/search/subject", authorization=written.format("two"))
+
+    async def app(*_: Any) -> None:
+        pass
+
+    said: list[Any] = []
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    monkeypatch.setattr("authz_service.api.check.counted.monotonic", lambda: 5.0)
+    path = CountedHotPath(app, Serving(Metrics(), 1000, 1000), limit=1)
+    for header in (b"Bearer one", other.encode("latin-1")):
+        scope = {"type": "http", "method": "GET", "path": "/check/graphql", "headers": [(b"authorization", header)]}
+        await path(scope, None, send)  # type: ignore[arg-type]
+    assert [message["status"] for message in said if message["type"] == "http.response.start"] == [429]
+
+
+def test_one_ipv6_network_fails_to_sign_in_no_oftener_than_one_address():
+    attempts = Attempts()
+    for number in range(30):
+        address = f"2001:db8:0:1::{number + 1:x}"
+        attempts.require_left(f"user{number}", address)
+        attempts.note_failure(f"user{number}", address)
+    with pytest.raises(RateLimitedError):
+        attempts.require_left("dana", "2001:db8:0:1::ffff")
+    attempts.require_left("dana", "2001:db8:0:2::1")
+    attempts.require_left("dana", None)

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Final
 
 from limits import RateLimitItemPerMinute
@@ -15,6 +14,7 @@ from limits.aio.strategies import FixedWindowRateLimiter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from authz_service.admin.authority import Authority
+from authz_service.admin.client_networks import network_of
 from authz_service.admin.management import Actor, Management
 from authz_service.admin.partners import PartnerKeys
 from authz_service.errors import DatabaseUnavailableError, RateLimitedError
@@ -53,24 +53,15 @@ class Reports:
     async def require_room(self, address: str | None) -> None:
         """Counts one. Raises RateLimitedError, before anything is looked at."""
         # One's own bound first: who has used it up does not use up everybody's.
-        if not await self._limiter.hit(self._each, "leaks", _network(address)):
+        if not await self._limiter.hit(self._each, "leaks", network_of(address)):
             raise RateLimitedError("too many reports from this address; send more secrets in one, a minute later")
         if not await self._limiter.hit(self._in_all, "leaks"):
             raise RateLimitedError("too many reports at once; try again in a minute")
 
     async def require_unspent(self, address: str | None) -> None:
         """Counts nothing. Raises RateLimitedError when `require_room` would."""
-        if not await self._limiter.test(self._each, "leaks", _network(address)):
+        if not await self._limiter.test(self._each, "leaks", network_of(address)):
             raise RateLimitedError("too many reports from this address; try again in a minute")
-
-
-def _network(address: str | None) -> str:
-    if address is None:
-        return "unknown"
-    found = ip_address(address)
-    if isinstance(found, IPv6Address):
-        return str(found.ipv4_mapped or IPv6Network((int(found) >> 64 << 64, 64)))
-    return str(found)
 
 
 async def may_report(management: Management, actor: Actor) -> bool:

@@ -11,6 +11,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
 from passlib.hash import argon2
 
+from authz_service.admin.client_networks import network_of
 from authz_service.errors import Fault, InvalidInputError, OverloadedError, RateLimitedError
 
 SHORTEST: Final = 12
@@ -23,7 +24,10 @@ _WAITING: Final = 32
 
 @dataclass
 class Attempts:
-    """Counts failed sign-ins, in this process's memory: with several workers, each has its own count."""
+    """Counts failed sign-ins, in this process's memory: with several workers, each has its own count.
+
+    An IPv6 address is its /64.
+    """
 
     by_address: RateLimitItem = field(default_factory=lambda: RateLimitItemPerMinute(30))
     by_name: RateLimitItem = field(default_factory=lambda: RateLimitItemPerHour(100))
@@ -41,7 +45,7 @@ class Attempts:
             self._limiter.hit(item, *key)
 
     def _keys(self, name: str, address: str | None) -> list[tuple[RateLimitItem, tuple[str, ...]]]:
-        who, where = name.lower()[:255], address or "unknown"
+        who, where = name.lower()[:255], network_of(address)
         found: list[tuple[RateLimitItem, tuple[str, ...]]] = [(self.by_address, ("address", where))]
         if who:
             found += [(self.by_name, ("name", who)), (self.by_both, ("both", where, who))]

@@ -9,7 +9,6 @@ import hashlib
 import time
 from collections import Counter
 from dataclasses import dataclass
-from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Final
 
 from fastapi import Request
@@ -18,9 +17,10 @@ from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from authz_service.admin.client_networks import network_of
 from authz_service.api.problems import render_error
 from authz_service.api.surfaces import Surface, is_limited, surface_of
-from authz_service.api.wire import client_address
+from authz_service.api.wire import client_address, shown_secret
 from authz_service.errors import AuthzError, OverloadedError, RateLimitedError
 from authz_service.tokens.model import Token
 
@@ -45,8 +45,6 @@ _SEARCHES: Final = frozenset(
 _IMPORTS: Final = frozenset({"/v1/directory/import", "/v1/tokens/import"})
 _INSTALLS: Final = frozenset({"/v1/catalogs", "/v1/catalogs/{name}/graphql-schema"})
 """Imports when they are written, not when they are read."""
-_IPV6_NETWORK: Final = 64
-"""Bits of an address that stand for whoever has it: the rest is theirs to choose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +82,9 @@ class Limiter:
         """
         if self._running >= self._most_running:
             raise OverloadedError("too many requests run at once; try again shortly")
-        self._hit(self._per_address, "address", _network(client_address(request)), "this address")
+        self._hit(self._per_address, "address", network_of(client_address(request)), "this address")
         if request.url.path.startswith("/access/"):
-            shown = request.headers.get("authorization", "")
+            shown = shown_secret(request.headers.get("authorization", ""))
             self._hit(self._searches, "search", hashlib.sha256(shown.encode()).hexdigest(), "this caller")
         self._running += 1
 
@@ -152,14 +150,3 @@ def limiter_of(request: Request) -> Limiter:
     if not isinstance(found, Limiter):
         raise TypeError("the application has no limiter")
     return found
-
-
-def _network(address: str | None) -> str:
-    if address is None:
-        return "none"
-    found = ip_address(address)
-    if isinstance(found, IPv4Address):
-        return address
-    if found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
-    return str(ip_network((int(found), _IPV6_NETWORK), strict=False))

@@ -69,10 +69,15 @@ def bearer_secret(request: Request) -> str | None:
     given = request.headers.getlist("authorization")
     if not given:
         return None
-    scheme, _, secret = given[0].partition(" ")
-    if len(given) > 1 or scheme.lower() != "bearer" or not secret.strip():
+    secret = shown_secret(given[0])
+    if len(given) > 1 or given[0].partition(" ")[0].lower() != "bearer" or not secret:
         raise UnauthenticatedError("send exactly one `Authorization: Bearer` header with a token")
-    return secret.strip()
+    return secret
+
+
+def shown_secret(authorization: str) -> str:
+    """What a header holds after its scheme: the same for each way of writing it that `bearer_secret` reads alike."""
+    return authorization.partition(" ")[2].strip()
 
 
 def client_address(request: Request) -> str | None:
