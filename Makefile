@@ -49,7 +49,7 @@ drill-upgrade: setup ## migrate a loaded database of the first schema while olde
 mutants: setup ## change the core's code in small ways and see whether a test notices (an hour or so)
 	$(BIN)/python tools/mutants.py
 
-fuzz: setup ## search for input that breaks a promise, two minutes for each of 13 targets (FUZZ="--seconds 600 check wire")
+fuzz: setup ## search for input that breaks a promise, two minutes for each of 14 targets (FUZZ="--seconds 600 check wire")
 	$(BIN)/python -m pip install --quiet --no-input -c constraints.txt "atheris>=3"
 	$(BIN)/python -m tests.fuzz $(FUZZ)
 

@@ -4,6 +4,7 @@ NAMES = (
     "batch",
     "catalog",
     "check",
+    "cursor",
     "graphql",
     "headers",
     "http",

@@ -26,6 +26,7 @@ from authz_service.catalog.routes import Match, make_router
 from authz_service.directory.changes import parse_import
 from authz_service.errors import AuthzError, CatalogInvalidError, InvalidBodyError, InvalidInputError
 from authz_service.redaction import redact
+from authz_service.store.paging import LONGEST_CURSOR, read_cursor, write_cursor
 from authz_service.store.shipped import shipped_catalogs
 from authz_service.tokens.secret import parse_secret
 from tests.fuzz.wire import same_on_the_wire
@@ -207,10 +208,24 @@ def wire(data: bytes) -> None:
     same_on_the_wire(data)
 
 
+def cursor(data: bytes) -> None:
+    """What is read of a cursor can be asked of a table, and is what is read of the cursor written anew."""
+    text = _text(data)
+    for order in ("tokens", "newest", ""):
+        for parts in range(4):
+            with suppress(InvalidInputError):
+                found = read_cursor(text, order, parts)
+                assert len(found) == parts
+                assert b"\0" not in "".join(found).encode()
+                again = write_cursor(order, *found)
+                assert len(again) > LONGEST_CURSOR or read_cursor(again, order, parts) == found
+
+
 TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     "batch": batch,
     "catalog": catalog,
     "check": check,
+    "cursor": cursor,
     "graphql": graphql,
     "headers": headers,
     "http": http,

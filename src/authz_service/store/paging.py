@@ -10,7 +10,7 @@ from typing import Final
 from authz_service.errors import Fault, InvalidInputError
 
 MAX_LIMIT: Final = 1000
-_MAX_CURSOR: Final = 512
+LONGEST_CURSOR: Final = 512
 
 
 def page_size(limit: int) -> int:
@@ -25,16 +25,21 @@ def write_cursor(*parts: str) -> str:
 
 def read_cursor(cursor: str, order: str, parts: int) -> tuple[str, ...]:
     """The parts after the first. Raises InvalidInputError for what `write_cursor` did not write for this order."""
-    if len(cursor) > _MAX_CURSOR:
+    if len(cursor) > LONGEST_CURSOR:
         raise bad_cursor()
     try:
         found = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
     except (ValueError, binascii.Error, RecursionError):
         raise bad_cursor() from None
     good = isinstance(found, list) and len(found) == parts + 1 and all(isinstance(part, str) for part in found)
-    if not good or found[0] != order:
+    if not good or found[0] != order or not all(map(_is_storable, found)):
         raise bad_cursor()
     return tuple(found[1:])
+
+
+def _is_storable(text: str) -> bool:
+    """Whether a table could hold it, and so whether it may be compared with what one holds."""
+    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def bad_cursor() -> InvalidInputError:

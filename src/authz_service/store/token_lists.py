@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
@@ -143,10 +143,11 @@ def _read_key(cursor: str, sort: TokenSort) -> ColumnElement[Any]:
         return _NEVER
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        if moment.tzinfo is None:
+            raise bad_cursor()
+        moment = moment.astimezone(UTC)
+    except (ValueError, OverflowError):  # the latter where it would lie before the year 1, or after 9999
         raise bad_cursor() from None
-    if moment.tzinfo is None:
-        raise bad_cursor()
     return literal(moment, DateTime(timezone=True))
 
 
