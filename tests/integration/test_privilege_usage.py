@@ -9,6 +9,8 @@ import pytest
 from tests.support.managing import Stage, scope, staged
 from tests.support.privilege import at, check, folded, later
 
+from authz_service.store.paging import write_cursor
+
 
 @pytest.fixture
 async def stage(database_url: str) -> AsyncIterator[Stage]:
@@ -159,6 +161,7 @@ async def test_usage_is_seen_by_those_who_see_the_token_and_in_part_by_group_own
     part = (await stage.call("GET", f"/v1/tokens/{token_id}/usage", olga)).json()
     assert [one["target"] for one in part["items"]] == ["project:acme/web"]
     assert part["networks"] == []
+    assert part["seen"]["calls"] == 1
     assert (await stage.call("GET", f"/v1/tokens/{token_id}/suggestion", olga)).status_code == 404
     _, eve = await stage.give("eve", scope("authz", "user", "token:read"))
     assert (await stage.call("GET", f"/v1/tokens/{token_id}/usage", eve)).status_code == 404
@@ -241,3 +244,40 @@ async def test_a_group_owner_may_ask_about_members_of_the_group_alone(stage: Sta
     assert [use["target"] for one in answer.json()["items"] for use in one["uses"]] == ["project:acme/web"]
     for beyond in ({"catalog": "gitlab", "permission": "job:run"}, inside | {"node": "group:open"}):
         assert (await stage.call("POST", "/v1/simulate/change", olga, beyond)).status_code == 403
+
+
+async def test_a_group_owner_learns_nothing_of_uses_elsewhere(stage: Stage):
+    """Neither counted nor found by a cursor that points at them (M3)."""
+    admin = await stage.admin()
+    await stage.apply({"type": "membership", "user": "dana", "node": "open", "role": "developer"})
+    shared, secret = await stage.give("dana", await at(stage, ["group:acme", "group:open"], "job:read", "job:run"))
+    foreign, other = await stage.give("dana", await at(stage, ["group:open"], "job:read", "job:run"))
+    await check(stage, admin, secret, "job:run", "acme/web")
+    await folded(stage)
+    _, olga = await stage.give("olga", await stage.scope_at("authz", ["group:acme"], "token:read"))
+    site, web = await stage.node("open/site"), await stage.node("acme/web")
+    keys = [
+        (token, permission, place)
+        for token in ("", "tok_", shared, foreign, "tok_zzzz")
+        for permission in ("", "job:read", "job:run", "~")
+        for place in ("", str(site), str(web), "~")
+    ]
+    cursors = [None, *(write_cursor("change", *key) for key in keys)]
+    change = {"catalog": "gitlab", "user": "dana", "node": "group:acme", "role": None}
+
+    async def told() -> list[bytes]:
+        asked = [{**change, "cursor": cursor} if cursor else change for cursor in cursors]
+        found = [await stage.call("POST", "/v1/simulate/change", olga, body) for body in asked]
+        path = f"/v1/tokens/{shared}/usage"
+        found += [await stage.call("GET", path, olga, params=query) for query in ({}, {"limit": "1"})]
+        assert {answer.status_code for answer in found} == {200}
+        return [answer.content for answer in found]
+
+    before = await told()
+    for token in (secret, other):
+        for permission in ("job:read", "job:run"):
+            await check(stage, admin, token, permission, "open/site")
+    await folded(stage)
+    assert await told() == before
+    whole = await stage.call("GET", f"/v1/tokens/{shared}/usage", admin)
+    assert whole.json()["seen"]["calls"] == 3

@@ -19,7 +19,7 @@ from authz_service.admin.tokens import READ
 from authz_service.admin.usage import DAYS
 from authz_service.admin.views import format_moment, load_names
 from authz_service.catalog.model import bits
-from authz_service.directory.model import NodeId, NodeKind
+from authz_service.directory.model import Node, NodeId, NodeKind
 from authz_service.engine.decide import decide
 from authz_service.engine.model import Decision, PermissionRequest, Request, World
 from authz_service.engine.overlay import Overlay
@@ -81,8 +81,9 @@ class _Other:
 async def simulate_change(management: Management, actor: Actor, change: Change) -> Mapping[str, Any]:
     """One page of recent uses that the change would end, by token. It changes nothing.
 
-    Needs `token:read` for all tokens; for a membership, at the group that it is in: then of uses there. Uses whose
-    place is not known one by one are counted as `unjudged`. Raises ForbiddenError, InvalidInputError.
+    Needs `token:read` for all tokens; for a membership, at the group that it is in: then uses there are all that is
+    looked at, and nothing is counted of others (M3). Uses whose place is not known one by one are counted as
+    `unjudged`. Raises ForbiddenError, InvalidInputError.
     """
     async with management.database.snapshot() as conn:
         authority = await Authority.open(conn, management, actor, hold=False)
@@ -93,12 +94,22 @@ async def simulate_change(management: Management, actor: Actor, change: Change) 
         if change.permission is not None:
             permissions = await _resting_on(conn, management, change)
         after = None if change.cursor is None else _after(change.cursor)
+        # Who may not see all uses sees those at the membership's node: the database tells of no other, whatever the
+        # cursor says.
+        below = None if everything or other.role is None else _number(other.role[1])
         survey = _Survey(conn, authority, other, everything=everything)
         looked = 0
         more = True
         while more and len(survey.items) < change.limit and looked < _MOST_USES:
             uses = await usage.load_uses(
-                conn, other.catalog, days=change.days, after=after, limit=_CHUNK, permissions=permissions, owner=owner
+                conn,
+                other.catalog,
+                days=change.days,
+                after=after,
+                limit=_CHUNK,
+                permissions=permissions,
+                owner=owner,
+                below=below,
             )
             for use in uses:
                 if len(survey.items) >= change.limit:
@@ -113,7 +124,7 @@ async def simulate_change(management: Management, actor: Actor, change: Change) 
             "items": await survey.describe(),
             "next_cursor": write_cursor(_ORDER, *after) if more and after is not None else None,
             "days": change.days,
-            "judged": looked - survey.unjudged,
+            "judged": survey.judged,
             "unjudged": survey.unjudged,
             "revision": format_revision(await changes.current(conn)),
         }
@@ -184,12 +195,16 @@ class _Survey:
         self._other = other
         self._everything = everything
         self.items: list[tuple[TokenUse, Token, str, Decision]] = []
+        self.judged = 0
         self.unjudged = 0
 
     async def judge(self, use: TokenUse) -> None:
         world = self._authority.world
+        node = await world.node(int(use.place)) if use.place.isdigit() else None
+        if not self._everything and (node is None or not await self._authority.may_at_group_of(READ, node.id)):
+            return
         token = await world.token(use.token)
-        target = await self._target(use)
+        target = await self._target(use, node)
         if token is None or target is None:
             self.unjudged += 1
             return
@@ -198,19 +213,15 @@ class _Survey:
         before, after = await world.answer(partial(self._decide, token, line, request))
         if not before.allowed:
             self.unjudged += 1
-        elif not after.allowed:
+            return
+        self.judged += 1
+        if not after.allowed:
             self.items.append((use, token, target, after))
 
-    async def _target(self, use: TokenUse) -> str | None:
-        if use.place in (ANYWHERE, MANY):
-            return None
-        if not use.place.isdigit():
-            return use.place
-        node = await self._authority.world.node(int(use.place))
-        if node is None or not (self._everything or await self._authority.may_at_group_of(READ, node.id)):
-            return None
-        found = node
-        return await self._authority.world.answer(lambda world: node_text(world, found))
+    async def _target(self, use: TokenUse, node: Node | None) -> str | None:
+        if node is None:
+            return None if use.place.isdigit() or use.place in (ANYWHERE, MANY) else use.place
+        return await self._authority.world.answer(lambda world: node_text(world, node))
 
     def _decide(
         self, token: Token, line: tuple[Token, ...], request: Request, world: World

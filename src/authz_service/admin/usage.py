@@ -48,7 +48,8 @@ class UsageQuery:
 async def show_usage(management: Management, actor: Actor, token_id: str, query: UsageQuery) -> Mapping[str, Any]:
     """By permission and place, a page; with the tokens that it replaced and those under it.
 
-    A group's owner sees what was used in their groups, and no networks. Raises NotFoundError.
+    A group's owner sees what was used in their groups, counts of that alone, and no networks (M3).
+    Raises NotFoundError.
     """
     async with management.database.snapshot() as conn:
         authority = await Authority.open(conn, management, actor, hold=False)
@@ -65,7 +66,8 @@ async def show_usage(management: Management, actor: Actor, token_id: str, query:
         page = used[start : start + query.limit]
         more = start + query.limit < len(used)
         names = await _names(conn, page)
-        span = await usage.load_span(conn, tokens, days=query.days)
+        places = None if whole else {one.place for one in used}
+        span = await usage.load_span(conn, tokens, days=query.days, places=places)
         networks = await usage.load_networks(conn, record.token.id) if whole else ()
         return {
             "token_id": record.token.id,

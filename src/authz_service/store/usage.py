@@ -12,6 +12,7 @@ from sqlalchemy import ARRAY, ColumnElement, Date, Text, cast, delete, func, lit
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from authz_service.store.directory import below_ids
 from authz_service.store.tables import authz_now, token
 from authz_service.store.tokens import stamp_used
 from authz_service.store.usage_tables import token_network, token_usage
@@ -192,14 +193,18 @@ async def load_used(conn: AsyncConnection, tokens: Collection[TokenId], *, days:
     )
 
 
-async def load_span(conn: AsyncConnection, tokens: Collection[TokenId], *, days: int) -> Span:
-    """How much of these tokens' use is known."""
+async def load_span(
+    conn: AsyncConnection, tokens: Collection[TokenId], *, days: int, places: Collection[str] | None = None
+) -> Span:
+    """How much of these tokens' use is known; with `places`, of their use there."""
     query = select(
         func.count(token_usage.c.day.distinct()),
         func.coalesce(func.sum(token_usage.c.calls), 0),
         func.min(token_usage.c.day),
         func.max(token_usage.c.last_at),
     ).where(token_usage.c.token_id == func.any(literal(sorted(tokens), ARRAY(Text))), _recent(days))
+    if places is not None:
+        query = query.where(token_usage.c.place == func.any(literal(sorted(places), ARRAY(Text))))
     row = (await conn.execute(query)).one()
     return Span(row[0], int(row[1]), row[2], row[3])
 
@@ -255,10 +260,12 @@ async def load_uses(
     limit: int,
     permissions: Collection[str] | None = None,
     owner: int | None = None,
+    below: int | None = None,
 ) -> tuple[TokenUse, ...]:
     """Uses of live tokens in one catalog, by (token, permission, place), from beyond `after`.
 
-    `permissions` keeps those of these names; `owner` those of tokens that act for this user, and of tokens under them.
+    `permissions` keeps those of these names; `owner` those of tokens that act for this user, and of tokens under them;
+    `below` those at this node or below it.
     """
     keys = (token_usage.c.token_id, token_usage.c.permission, token_usage.c.place)
     query = (
@@ -273,6 +280,9 @@ async def load_uses(
         child = token.alias("child")
         line = line.union(select(child.c.id).where(child.c.parent_id == line.c.id))
         query = query.where(token_usage.c.token_id.in_(select(line.c.id)))
+    if below is not None:
+        inside = below_ids(below)
+        query = query.where(token_usage.c.place.in_(select(cast(inside.c.id, Text))))
     if after is not None:
         query = query.where(tuple_(*keys) > tuple_(*(literal(part) for part in after)))
     rows = (await conn.execute(query.group_by(*keys).order_by(*keys).limit(limit))).mappings()
