@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from random import Random
 from typing import Any
 
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tests.builders import DAY, NOW, account, group, project, rows
-from tests.property.documents import CATALOG, SDL, Drawn, documents
+from tests.property.documents import CATALOG, Drawn, documents
 from tests.property.drawn import DECISIONS
 from tests.property.rulings import RulingMaker
 from tests.reference import documents as reference
@@ -18,8 +19,9 @@ from tests.support.answers import compared
 from tests.support.memory_world import MemoryWorld
 
 from authz_service.catalog.graphql_documents import BadDocumentError, DocumentFault, parse_document
-from authz_service.catalog.graphql_reach import Named, Part, Reacher
-from authz_service.catalog.graphql_schema import load_schema
+from authz_service.catalog.graphql_places import Named
+from authz_service.catalog.graphql_reach import Part, Reacher
+from authz_service.catalog.graphql_schema import format_schema, load_schema, parse_stored
 from authz_service.catalog.loader import load_catalog
 from authz_service.catalog.model import TargetKind
 from authz_service.directory.model import Visibility
@@ -28,7 +30,6 @@ from authz_service.engine.model import PermissionRequest, Request
 from authz_service.tokens.model import Reach, ReachKind, Scope, Token, TokenId, TokenKind
 
 FORGE = load_catalog(CATALOG)
-REACHER = Reacher(FORGE, load_schema(SDL))
 OWNER, OWN_NODE = account("dana")
 ADMIN, ADMIN_NODE = account("root", admin=True)
 OTHER, OTHER_NODE = account("erin")
@@ -44,6 +45,12 @@ MANY = settings(max_examples=max(200, DECISIONS // 100))
 NAMES = tuple(one.name for one in FORGE.permissions)
 
 
+@cache
+def reacher(sdl: str) -> Reacher:
+    """By the schema as it is stored."""
+    return Reacher(FORGE, parse_stored(format_schema(load_schema(sdl))))
+
+
 def spot_of(part: Part) -> reference.Spot:
     match part.spot:
         case Named(names, value):
@@ -55,7 +62,7 @@ def spot_of(part: Part) -> reference.Spot:
 
 def reached(drawn: Drawn, target: str | None) -> set[reference.Found] | None:
     try:
-        parts = REACHER.reach(parse_document(drawn.query), variables=drawn.variables, target=target)
+        parts = reacher(drawn.sdl).reach(parse_document(drawn.query), variables=drawn.variables, target=target)
     except BadDocumentError as error:
         if {fault.code for fault in error.faults} != {DocumentFault.NOTHING_SELECTED}:
             raise
@@ -65,7 +72,7 @@ def reached(drawn: Drawn, target: str | None) -> set[reference.Found] | None:
 
 def resolved(drawn: Drawn, target: str | None) -> set[reference.Found] | None:
     try:
-        return set(reference.read(FORGE, SDL, drawn.query, drawn.variables, target=target))
+        return set(reference.read(FORGE, drawn.sdl, drawn.query, drawn.variables, target=target))
     except reference.UnreadableError as error:
         if str(error) != reference.NOTHING:
             raise
@@ -115,9 +122,9 @@ def worlds(draw: Any) -> Rows:
 def test_engine_and_reference_agree_on_documents(drawn: Drawn, target: str | None, world: Rows):
     assume(resolved(drawn, target) is not None)
     request = Request("forge", PermissionRequest(""), NOW)
-    parts = REACHER.reach(parse_document(drawn.query), variables=drawn.variables, target=target)
+    parts = reacher(drawn.sdl).reach(parse_document(drawn.query), variables=drawn.variables, target=target)
     own = decide_document(world.tokens[0], MemoryWorld(world), request, parts, target)
-    found = reference.read(FORGE, SDL, drawn.query, drawn.variables, target=target)
+    found = reference.read(FORGE, drawn.sdl, drawn.query, drawn.variables, target=target)
     other = reference.decide(world, world.tokens[0].id, request, found, target, mutation=drawn.mutation)
     # What is missing is a set here: the executor resolves an object's name after all else.
     assert set(own.whole.missing) == set(other.missing)

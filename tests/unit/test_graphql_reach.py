@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from tests.property.documents import CATALOG, SDL
 
 from authz_service.catalog.graphql_documents import MAX_DEPTH, BadDocumentError, DocumentFault, parse_document
-from authz_service.catalog.graphql_reach import MAX_PARTS, Budget, Named, Reacher
-from authz_service.catalog.graphql_schema import load_schema
+from authz_service.catalog.graphql_places import Named
+from authz_service.catalog.graphql_reach import MAX_PARTS, Budget, Reacher
+from authz_service.catalog.graphql_schema import format_schema, load_schema, parse_stored
 from authz_service.catalog.loader import load_catalog
 from authz_service.catalog.model import TargetKind
 
@@ -112,3 +114,84 @@ def test_nothing_selected_is_nothing_asked():
 def test_fields_of_one_name_are_all_looked_at_though_a_server_would_take_one():
     query = '{ p: project(fullPath: "a/b") { name } p: project(fullPath: "c/d") { name } }'
     assert {spot.value for _, spot, _ in reach(query)} == {"a/b", "c/d"}
+
+
+# what a document leaves out
+
+SHOP = load_catalog(
+    """
+catalog: shop
+version: 1
+graphql:
+  arguments: {projectPath: project, projectPaths: project, input.projectPath: project, input.into.projectPath: project}
+  fields: {Query.drawer: project at.projectPath}
+permissions:
+  issue:
+    read: {project: Type.Issue}
+    move: {project: [Mutation.move, Mutation.copy]}
+"""
+)
+SHOP_SDL = """
+type Query { board: Board boards(projectPaths: [ID] = "acme/secret"): Board drawer(at: Place = {}): Issue }
+interface Listing { issues(projectPath: ID = "acme/other"): [Issue] mail(projectPath: ID = "acme/other"): Issue }
+type Board implements Listing { issues(projectPath: ID = "acme/secret"): [Issue] mail(projectPath: ID): Issue }
+type Issue { title: String }
+input Place { projectPath: ID = "acme/secret" }
+input Move { title: String, into: [Place] = [{}, {projectPath: "acme/web"}] }
+type Mutation { move(input: Move!): Payload copy(input: Place): Payload }
+type Payload { error: String }
+"""
+SHOP_REACHER = Reacher(SHOP, load_schema(SHOP_SDL))
+SECRET = "acme/secret"
+
+
+def named(query: str, reacher: Reacher = SHOP_REACHER, **variables: Any) -> set[Any]:
+    """The places of all that is reached."""
+    return {spot.value if isinstance(spot, Named) else spot for _, spot, _ in reach(query, reacher, **variables)}
+
+
+@pytest.mark.parametrize(
+    ("query", "places"),
+    [
+        ("{ board { issues { title } } }", {TargetKind.CALLER, SECRET}),
+        ('{ board { issues(projectPath: "a/b") { title } } }', {TargetKind.CALLER, "a/b"}),
+        ("{ board { issues(projectPath: null) { title } } }", {TargetKind.CALLER}),
+        ("query Q($p: ID) { board { issues(projectPath: $p) { title } } }", {TargetKind.CALLER, SECRET}),
+        ('query Q($p: ID = "a/b") { board { issues(projectPath: $p) { title } } }', {TargetKind.CALLER, "a/b"}),
+        ("query Q($p: ID = null) { board { issues(projectPath: $p) { title } } }", {TargetKind.CALLER}),
+        ("{ board { ...on Listing { issues { title } } } }", {TargetKind.CALLER, SECRET}),
+        ("{ board { ...on Listing { mail { title } } } }", {TargetKind.CALLER}),
+        ("{ boards { mail { title } } }", {SECRET}),
+        ("query Q($p: ID) { boards(projectPaths: [$p]) { mail { title } } }", {TargetKind.CALLER}),
+        ("{ drawer { title } }", {SECRET}),
+        ("{ drawer(at: {}) { title } }", {SECRET}),
+        ("{ drawer(at: null) { title } }", {TargetKind.CALLER}),
+        ("mutation { copy { error } }", {TargetKind.CALLER}),
+        ("mutation { copy(input: {}) { error } }", {SECRET}),
+        ("query Q($p: ID) { drawer(at: {projectPath: $p}) { title } }", {SECRET}),
+        ('mutation { move(input: {title: "x"}) { error } }', {SECRET, "acme/web"}),
+        ("mutation { move(input: {into: {}}) { error } }", {SECRET}),
+        ("mutation { move(input: {into: [null, {projectPath: null}]}) { error } }", {TargetKind.CALLER}),
+        ("mutation M($in: Move! = {}) { move(input: $in) { error } }", {SECRET, "acme/web"}),
+        ("mutation M($in: Place = {}) { move(input: {into: [$in]}) { error } }", {SECRET}),
+    ],
+)
+def test_what_a_document_leaves_out_is_where_its_default_says(query: str, places: set[Any]):
+    stored = Reacher(SHOP, parse_stored(format_schema(load_schema(SHOP_SDL))))
+    assert named(query) == named(query, stored) == places
+
+
+def test_a_value_of_a_variable_has_the_defaults_of_its_type():
+    query = "mutation M($in: Move!) { move(input: $in) { error } }"
+    assert named(query, **{"in": {"into": [{}]}}) == {SECRET}
+    assert named(query, **{"in": {"into": [{"projectPath": None}]}}) == {TargetKind.CALLER}
+    assert named(query, **{"in": {"into": None}}) == {TargetKind.CALLER}
+
+
+def test_where_no_schema_tells_of_defaults_none_counts():
+    query = '{ boards(projectPaths: ["a/b"]) { issues { title } } }'
+    told = json.loads(format_schema(load_schema(SHOP_SDL)))
+    before = {name: told[name] for name in ("roots", "types")}
+    assert named(query) == {"a/b", SECRET}
+    assert named(query, Reacher(SHOP, parse_stored(json.dumps(before)))) == {"a/b"}
+    assert named('mutation { move(input: {title: "x"}) { error } }', Reacher(SHOP, None)) == {TargetKind.CALLER}

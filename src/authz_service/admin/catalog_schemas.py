@@ -14,14 +14,8 @@ from authz_service.admin.catalog_versions import INSTALL
 from authz_service.admin.catalogs import READ, find_catalog
 from authz_service.admin.faults import shown
 from authz_service.admin.management import Actor, Management
-from authz_service.catalog.graphql_schema import (
-    RESERVED,
-    ROOTS,
-    ApiSchema,
-    format_schema,
-    load_schema,
-    parse_stored,
-)
+from authz_service.catalog.graphql_schema import format_schema, load_schema, parse_stored
+from authz_service.catalog.graphql_types import RESERVED, ROOTS, ApiSchema
 from authz_service.catalog.model import Catalog, OperationKind
 from authz_service.errors import ConflictError, NotFoundError
 from authz_service.store import audit, catalog_schemas, changes

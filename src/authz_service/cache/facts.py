@@ -27,7 +27,7 @@ from authz_service.cache.keys import (
     UserKey,
 )
 from authz_service.cache.spots import Spots
-from authz_service.catalog.graphql_schema import ApiSchema
+from authz_service.catalog.graphql_types import ApiSchema
 from authz_service.catalog.model import Catalog, ParameterKind
 from authz_service.compiler.approvals import Approval, compile_approvals, compile_policies
 from authz_service.compiler.compile import compile_lookup

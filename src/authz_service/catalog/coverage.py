@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from authz_service.catalog.graphql_schema import ROOT_PREFIXES
+from authz_service.catalog.graphql_types import ROOT_PREFIXES
 from authz_service.catalog.model import (
     Catalog,
     Item,

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from graphql.language import ast
 
 from authz_service.catalog.graphql_documents import (
-    ABSENT,
     MAX_DEPTH,
     Document,
     DocumentFault,
@@ -17,37 +16,15 @@ from authz_service.catalog.graphql_documents import (
     bad_document,
     read_variables,
 )
-from authz_service.catalog.graphql_schema import RESERVED, ROOT_PREFIXES, ROOTS, ApiSchema, TypeKind
-from authz_service.catalog.model import (
-    ArgumentKind,
-    Catalog,
-    FieldPlace,
-    GraphqlRules,
-    OperationKind,
-    ParameterKind,
-    Target,
-    TargetKind,
-)
-from authz_service.directory.model import NodeKind, is_path
+from authz_service.catalog.graphql_places import VALUE, Named, Places, Spot, Spots
+from authz_service.catalog.graphql_types import RESERVED, ROOT_PREFIXES, ROOTS, ApiSchema, TypeKind
+from authz_service.catalog.model import Catalog, GraphqlRules, OperationKind, ParameterKind, Target, TargetKind
+from authz_service.directory.model import NodeKind
 
 MAX_STEPS: Final = 10_000
 """Fields looked at, each once for every type it may stand on."""
 MAX_PARTS: Final = 500
 """Operations reached, each counted at each of its places."""
-VALUE: Final = "$value"
-"""The parameter of a `Named` place: no path parameter can be called so."""
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """A place that a value names; with `names` None it is whatever lies at a path."""
-
-    names: ParameterKind | None
-    value: str
-
-
-Spot: TypeAlias = Named | TargetKind | None
-"""A place, or SELF, INSTANCE or CALLER; None is nowhere known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +102,6 @@ _INSTANCE: Final = frozenset({NodeKind.INSTANCE})
 _USER: Final = frozenset({NodeKind.USER})
 _USER_PREFIX: Final = f"{NodeKind.USER.value}:"
 _NO_RULES: Final = GraphqlRules()
-Spots: TypeAlias = tuple[Spot, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +129,7 @@ class _Walk:
     ) -> None:
         self.parts: dict[tuple[str, Spot, bool], Part] = {}
         self._known = reacher
-        self._rules = reacher.rules
+        self._places = Places(reacher.rules, reacher.schema, variables)
         self._schema = reacher.schema
         self._fragments = document.fragments
         self._variables = variables
@@ -226,7 +202,7 @@ class _Walk:
         if name in _INTROSPECTION or name == _TYPENAME:
             self._add(operation, (TargetKind.CALLER,), path)
             return
-        spots = self._named_by(node, operation, root=True) or (TargetKind.CALLER,)
+        spots = self._places.named_by(node, root, operation, root=True) or (TargetKind.CALLER,)
         way = _Way(spots, listed, operation, path, 1)
         self._reached = False
         if listed:
@@ -266,7 +242,7 @@ class _Walk:
             self._add(way.root, way.spots, path, needs_schema=True)
             return
         owners = [owner for owner in schema.counts_as[on] if name in schema.types[owner].fields]
-        named = self._named_by(node, *(f"{owner}.{name}" for owner in owners))
+        named = self._places.named_by(node, on, *(f"{owner}.{name}" for owner in owners))
         spots = (*way.spots, *(spot for spot in named if spot not in way.spots))
         listed = [id_ for owner in owners if (id_ := f"{owner}.{name}") in self._known.kinds]
         for id_ in listed:
@@ -287,7 +263,7 @@ class _Walk:
             inside = list(self._fields(selections, on, depth, way))
             if not inside and not known:
                 continue
-            inner = replace(way, spots=self._lies(on, way.spots, named, fields), depth=depth)
+            inner = replace(way, spots=self._places.lies(on, way.spots, named, fields), depth=depth)
             listed = [id_ for name in self._names_of(on) if (id_ := f"Type.{name}") in self._known.kinds]
             for id_ in listed:
                 self._add(id_, inner.spots, way.path)
@@ -307,67 +283,6 @@ class _Walk:
     def _leaf(self, way: _Way) -> None:
         if not way.covered:
             self._add(way.root, way.spots, way.path)
-
-    # places
-
-    def _lies(self, on: str, spots: Spots, named: Spots, fields: Sequence[str]) -> Spots:
-        """Where objects of this type are that these fields give out."""
-        if any(field in self._rules.leaves for field in fields):
-            return (None,)
-        schema = self._schema
-        if schema is not None and any(field in schema.inside_connections for field in fields):
-            return spots
-        given = on if schema is None else schema.nodes.get(on, on)
-        if given not in self._rules.places or any(field in self._rules.stays for field in fields):
-            return spots
-        return named or (None,)
-
-    def _named_by(self, node: ast.FieldNode, *fields: str, root: bool = False) -> Spots:
-        """The places that a field's own arguments name, or that the catalog says of it; each once."""
-        rules = self._rules
-        given = next((rules.fields[field] for field in fields if field in rules.fields), None)
-        if given is None:
-            if not node.arguments:
-                return ()
-            heads = {argument.name.value for argument in node.arguments}
-            given = tuple(
-                FieldPlace(names=kind, argument=path)
-                for path, kind in rules.arguments.items()
-                if path.partition(".")[0] in heads
-            )
-        found: dict[Spot, None] = {}
-        for place in given:
-            if place.word is not None:
-                found[place.word] = None
-            elif place.names is not None:
-                for value in self._values(node, place.argument):
-                    spot = self._spot(place.names, value)
-                    if spot is not TargetKind.CALLER or root:
-                        found[spot] = None
-        return tuple(found)
-
-    def _values(self, node: ast.FieldNode, path: str) -> Iterator[Any]:
-        """Every value at `input.projectPath`; lists on the way are gone into."""
-        head, *rest = path.split(".")
-        argument = next((one for one in node.arguments or () if one.name.value == head), None)
-        found = [] if argument is None else [self._variables.read(argument.value)]
-        while found:
-            inner = found.pop(0)
-            if isinstance(inner, list):
-                found[:0] = inner
-                continue
-            yield from _inside(inner, rest)
-
-    def _spot(self, names: ArgumentKind, value: object) -> Spot:
-        text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
-        for prefix, kind in self._rules.global_ids.items():
-            if text.startswith(prefix):
-                return Named(kind, _digits(text.removeprefix(prefix)))
-        if names is ArgumentKind.ID:
-            return TargetKind.CALLER
-        if names is ArgumentKind.PLACE:
-            return Named(None, text if is_path(text) and text != NodeKind.INSTANCE.value else "")
-        return Named(ParameterKind(names.value), text)
 
     # what is reached
 
@@ -398,26 +313,6 @@ class _Walk:
             )
             return users or (TargetKind.SELF,)
         return spots
-
-
-def _inside(value: object, path: Sequence[str]) -> Iterator[Any]:
-    """What lies at a path within a value; nothing where it is absent or null."""
-    waiting: list[tuple[object, Sequence[str]]] = [(value, path)]
-    while waiting:
-        inner, rest = waiting.pop(0)
-        if inner is None or inner is ABSENT:
-            continue
-        if isinstance(inner, list):
-            waiting[:0] = [(one, rest) for one in inner]
-        elif not rest:
-            yield inner
-        elif isinstance(inner, Mapping):
-            waiting.insert(0, (inner.get(rest[0]), rest[1:]))
-
-
-def _digits(text: str) -> str:
-    """The id of a global id; a text that is none names nothing."""
-    return text if text.isascii() and text.isdigit() else ""
 
 
 def _key_of(node: ast.FieldNode) -> str:

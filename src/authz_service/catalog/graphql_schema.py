@@ -1,111 +1,24 @@
-"""An API's GraphQL schema, as much of it as says which types a document reaches: from SDL or from introspection.
-
-It never runs a document, and knows neither arguments nor input types.
-"""
+"""An API's GraphQL schema as a text, as much of it as documents are read by: from SDL, from introspection, stored."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from graphql import GraphQLError, parse
+from graphql import GraphQLError, parse, parse_const_value
 from graphql.language import ast
 
 from authz_service.catalog.faults import CatalogFault, Faults
+from authz_service.catalog.graphql_documents import Variables
+from authz_service.catalog.graphql_drafts import SchemaDraft, Source
+from authz_service.catalog.graphql_types import ROOTS, ApiSchema, ApiType, Declared, TypeKind
 from authz_service.errors import CatalogInvalidError
 
 MAX_CHARACTERS: Final = 24 * 1024 * 1024
-MAX_TYPES: Final = 50_000
-MAX_FIELDS: Final = 500_000
-ROOTS: Final = {"query": "Query", "mutation": "Mutation", "subscription": "Subscription"}
-"""Kinds of operation, and what a catalog calls the type that each begins at."""
-ROOT_PREFIXES: Final = tuple(f"{root}." for root in ROOTS.values())
-"""How operations begin that no schema is needed for."""
-RESERVED: Final = "Type"
-"""No type of an API may have this name: `Type.Issue` would mean two things."""
-SCALARS: Final = ("Boolean", "Float", "ID", "Int", "String")
-
-
-class TypeKind(StrEnum):
-    """What a type that fields give out is. A LEAF is a scalar or an enum."""
-
-    OBJECT = "object"
-    INTERFACE = "interface"
-    UNION = "union"
-    LEAF = "leaf"
-
-
-@dataclass(frozen=True, slots=True)
-class ApiType:
-    """One type. `fields` maps a field to the type it gives out, without lists and `!`.
-
-    `within` are the interfaces of an object or interface; `members` the types of a union.
-    """
-
-    kind: TypeKind
-    fields: Mapping[str, str]
-    within: tuple[str, ...] = ()
-    members: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class ApiSchema:
-    """Every name in it is one of its types. `roots` maps `query`, `mutation` and `subscription` to types."""
-
-    roots: Mapping[str, str]
-    types: Mapping[str, ApiType]
-
-    @cached_property
-    def possible(self) -> Mapping[str, tuple[str, ...]]:
-        """The object types that may stand behind each type that fields select from, in the order of the schema."""
-        found: dict[str, list[str]] = {
-            name: list(each.members) for name, each in self.types.items() if each.kind is not TypeKind.LEAF
-        }
-        for name, each in self.types.items():
-            if each.kind is TypeKind.OBJECT:
-                found[name].append(name)
-                for above in each.within:
-                    found[above].append(name)
-        return {name: tuple(dict.fromkeys(each)) for name, each in found.items()}
-
-    @cached_property
-    def counts_as(self) -> Mapping[str, tuple[str, ...]]:
-        """For each object type: itself, and every interface and union it belongs to."""
-        found: dict[str, list[str]] = {
-            name: [name] for name, each in self.types.items() if each.kind is TypeKind.OBJECT
-        }
-        for name, objects in self.possible.items():
-            for each in objects:
-                if each != name:
-                    found[each].append(name)
-        return {name: tuple(each) for name, each in found.items()}
-
-    @cached_property
-    def nodes(self) -> Mapping[str, str]:
-        """For each connection: the type of its nodes."""
-        found = {}
-        for name, each in self.types.items():
-            edge = self.types.get(each.fields.get("edges", ""))
-            if each.kind is TypeKind.OBJECT and "pageInfo" in each.fields and edge is not None:
-                node = edge.fields.get("node")
-                if node is not None and self.types[node].kind is not TypeKind.LEAF:
-                    found[name] = node
-        return found
-
-    @cached_property
-    def inside_connections(self) -> frozenset[str]:
-        """Fields that lead from a connection to its nodes, where these are of one type: `IssueConnection.nodes`."""
-        found: set[str] = set()
-        for name, node in self.nodes.items():
-            if self.types[node].kind is TypeKind.OBJECT:
-                edge = self.types[name].fields["edges"]
-                found.update(f"{name}.{field}" for field, gives in self.types[name].fields.items() if gives == node)
-                found.update((f"{name}.edges", f"{edge}.node"))
-        return frozenset(found)
+_VERSION: Final = 2
+"""Of stored texts. The first said nothing of arguments, and no number."""
+_PLAIN: Final = Variables({})
 
 
 def load_schema(text: str, *, file: str = "schema.graphql") -> ApiSchema:
@@ -117,7 +30,7 @@ def load_schema(text: str, *, file: str = "schema.graphql") -> ApiSchema:
     if len(text) > MAX_CHARACTERS:
         faults.add(1, CatalogFault.TOO_LARGE, f"a schema has at most {MAX_CHARACTERS // 1024 // 1024} MiB of text")
         faults.raise_if_any()
-    draft = _Draft(faults)
+    draft = SchemaDraft(faults)
     if text.lstrip().startswith("{") and '"__schema"' in text:
         _read_introspection(text, draft)
     else:
@@ -135,99 +48,63 @@ def format_schema(schema: ApiSchema) -> str:
         name: [each.kind, dict(sorted(each.fields.items())), list(each.within), list(each.members)]
         for name, each in sorted(schema.types.items())
     }
-    return json.dumps({"roots": dict(sorted(schema.roots.items())), "types": types}, separators=(",", ":"))
+    found: dict[str, Any] = {"roots": dict(sorted(schema.roots.items())), "types": types}
+    if schema.defaults_known:  # beside the types, and not in them: replicas of the version before read these still
+        arguments = {
+            name: {field: _plain(declared) for field, declared in sorted(each.arguments.items())}
+            for name, each in sorted(schema.types.items())
+            if each.arguments
+        }
+        inputs = {name: _plain(declared) for name, declared in sorted(schema.inputs.items())}
+        found |= {"version": _VERSION, "arguments": arguments, "inputs": inputs}
+    return json.dumps(found, separators=(",", ":"))
+
+
+def _plain(declared: Mapping[str, Declared]) -> dict[str, list[Any]]:
+    return {name: [each.type, each.default] for name, each in sorted(declared.items())}
 
 
 def parse_stored(text: str) -> ApiSchema:
-    """What `format_schema` wrote. Raises CatalogInvalidError for anything else."""
+    """What `format_schema` wrote; of what was stored before defaults were kept, they are not known.
+
+    Raises CatalogInvalidError for anything else.
+    """
     try:
         found = json.loads(text)
+        known = _says_defaults(found.get("version"))
+        arguments = {
+            name: {field: _declared(each) for field, each in fields.items()}
+            for name, fields in (found["arguments"] if known else {}).items()
+        }
         types = {
-            name: ApiType(TypeKind(kind), fields, tuple(within), tuple(members))
+            name: ApiType(TypeKind(kind), dict(fields), tuple(within), tuple(members), arguments.get(name, {}))
             for name, (kind, fields, within, members) in found["types"].items()
         }
-        return ApiSchema(found["roots"], types)
-    except (ValueError, KeyError, TypeError, AttributeError):
+        inputs = {name: _declared(each) for name, each in found["inputs"].items()} if known else {}
+        return ApiSchema(dict(found["roots"]), types, inputs, known)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise CatalogInvalidError("the stored schema was written by another version; install it again") from None
 
 
-class _Draft:
-    """Types while they are put together; a definition and its extensions end in one."""
+def _says_defaults(version: object) -> bool:
+    if version not in (None, _VERSION):
+        raise ValueError(version)
+    return version is not None
 
-    def __init__(self, faults: Faults) -> None:
-        self.faults = faults
-        self.roots: dict[str, str] = {}
-        self._kinds: dict[str, tuple[TypeKind, int]] = {}
-        self._fields: dict[str, dict[str, tuple[str, int]]] = {}
-        self._within: dict[str, dict[str, int]] = {}
-        self._members: dict[str, dict[str, int]] = {}
 
-    def add_type(self, name: str, kind: TypeKind, line: int, *, extends: bool = False) -> None:
-        if name.startswith("__"):
-            return
-        if name in self._kinds and not extends and name not in SCALARS:
-            self.faults.add(line, CatalogFault.DUPLICATE_KEY, f"the type `{name}` is defined twice; keep one")
-        if name == RESERVED:
-            self.faults.add(line, CatalogFault.BAD_NAME, f"no type may be called `{RESERVED}` here; rename it")
-        if not extends or name not in self._kinds:
-            self._kinds[name] = (kind, line)
-
-    def add_field(self, owner: str, name: str, gives: str, line: int) -> None:
-        fields = self._fields.setdefault(owner, {})
-        if fields.setdefault(name, (gives, line)) != (gives, line):
-            self.faults.add(line, CatalogFault.DUPLICATE_KEY, f"`{owner}.{name}` is defined twice; keep one")
-
-    def add_interface(self, owner: str, name: str, line: int) -> None:
-        self._within.setdefault(owner, {})[name] = line
-
-    def add_member(self, union: str, name: str, line: int) -> None:
-        self._members.setdefault(union, {})[name] = line
-
-    def finish(self) -> ApiSchema:
-        for scalar in SCALARS:
-            self._kinds.setdefault(scalar, (TypeKind.LEAF, 1))
-        roots = self.roots or {word: name for word, name in ROOTS.items() if name in self._kinds}
-        if "query" not in roots:
-            message = "the schema has no query type; give the whole schema, as SDL or as an introspection's answer"
-            self.faults.add(1, CatalogFault.MISSING_KEY, message)
-        if len(self._kinds) > MAX_TYPES or sum(map(len, self._fields.values())) > MAX_FIELDS:
-            message = f"a schema has at most {MAX_TYPES} types and {MAX_FIELDS} fields"
-            self.faults.add(1, CatalogFault.TOO_LARGE, message)
-        for word, name in roots.items():
-            self._check(name, 1, {TypeKind.OBJECT}, f"the {word} type")
-        return ApiSchema(roots, {name: self._type(name, kind) for name, (kind, _) in self._kinds.items()})
-
-    def _type(self, name: str, kind: TypeKind) -> ApiType:
-        composite = kind in (TypeKind.OBJECT, TypeKind.INTERFACE)
-        fields = self._fields.get(name, {}) if composite else {}
-        for field, (gives, line) in fields.items():
-            self._check(gives, line, set(TypeKind), f"what `{name}.{field}` gives out")
-        within = self._within.get(name, {}) if composite else {}
-        for above, line in within.items():
-            self._check(above, line, {TypeKind.INTERFACE}, f"what `{name}` implements")
-        members = self._members.get(name, {}) if kind is TypeKind.UNION else {}
-        for member, line in members.items():
-            self._check(member, line, {TypeKind.OBJECT}, f"a member of `{name}`")
-        return ApiType(kind, {field: gives for field, (gives, _) in fields.items()}, tuple(within), tuple(members))
-
-    def _check(self, name: str, line: int, kinds: set[TypeKind], what: str) -> None:
-        found = self._kinds.get(name)
-        if found is None:
-            message = f"{what}, `{name}`, is no type of this schema; define it"
-            self.faults.add(line, CatalogFault.UNKNOWN_TYPE, message)
-        elif found[0] not in kinds:
-            self.faults.add(line, CatalogFault.UNKNOWN_TYPE, f"{what}, `{name}`, cannot be of kind {found[0]}")
+def _declared(found: Mapping[str, tuple[str, Any]]) -> dict[str, Declared]:
+    return {name: Declared(_text(kind), default) for name, (kind, default) in found.items()}
 
 
 # SDL
 
 
-def _read_sdl(text: str, draft: _Draft) -> None:
+def _read_sdl(text: str, draft: SchemaDraft) -> None:
     try:
         document = parse(text)
     except GraphQLError as error:
         line = error.locations[0].line if error.locations else 1
-        draft.faults.add(line, CatalogFault.BAD_SYNTAX, f"this is no GraphQL schema: {_plain(error.message)}")
+        draft.faults.add(line, CatalogFault.BAD_SYNTAX, f"this is no GraphQL schema: {_worded(error.message)}")
         return
     except RecursionError:
         draft.faults.add(1, CatalogFault.BAD_SYNTAX, "this is no GraphQL schema: it is nested too deeply")
@@ -236,12 +113,12 @@ def _read_sdl(text: str, draft: _Draft) -> None:
         _read_definition(node, draft)
 
 
-def _plain(message: str) -> str:
+def _worded(message: str) -> str:
     text = message.removeprefix("Syntax Error: ").rstrip(".")
     return text[:1].lower() + text[1:]
 
 
-def _read_definition(node: ast.Node, draft: _Draft) -> None:
+def _read_definition(node: ast.Node, draft: SchemaDraft) -> None:
     line = _line(node)
     match node:
         case ast.SchemaDefinitionNode() | ast.SchemaExtensionNode():
@@ -256,6 +133,11 @@ def _read_definition(node: ast.Node, draft: _Draft) -> None:
             draft.add_type(node.name.value, TypeKind.UNION, line, extends=extends)
             for member in node.types or ():
                 draft.add_member(node.name.value, member.name.value, _line(member))
+        case ast.InputObjectTypeDefinitionNode() | ast.InputObjectTypeExtensionNode():
+            name = node.name.value
+            draft.add_input(name, line, extends=isinstance(node, ast.InputObjectTypeExtensionNode))
+            for source, declared in _values_of(name, node.fields):
+                draft.add_input_field(source, declared)
         case ast.ScalarTypeDefinitionNode() | ast.EnumTypeDefinitionNode():
             draft.add_type(node.name.value, TypeKind.LEAF, line)
         case ast.ExecutableDefinitionNode():
@@ -269,7 +151,7 @@ def _read_fields(
     | ast.InterfaceTypeDefinitionNode
     | ast.InterfaceTypeExtensionNode,
     kind: TypeKind,
-    draft: _Draft,
+    draft: SchemaDraft,
 ) -> None:
     extends = isinstance(node, ast.ObjectTypeExtensionNode | ast.InterfaceTypeExtensionNode)
     name = node.name.value
@@ -278,6 +160,14 @@ def _read_fields(
         draft.add_interface(name, above.name.value, _line(above))
     for field in node.fields or ():
         draft.add_field(name, field.name.value, _named(field.type), _line(field))
+        for source, declared in _values_of(f"{name}.{field.name.value}", field.arguments):
+            draft.add_argument(source, declared)
+
+
+def _values_of(owner: str, nodes: Iterable[ast.InputValueDefinitionNode] | None) -> Iterator[tuple[Source, Declared]]:
+    for node in nodes or ():
+        default = None if node.default_value is None else _PLAIN.read(node.default_value)
+        yield Source(owner, node.name.value, _line(node)), Declared(_named(node.type), default)
 
 
 def _named(node: ast.TypeNode) -> str:
@@ -301,7 +191,7 @@ _KINDS: Final = {
 }
 
 
-def _read_introspection(text: str, draft: _Draft) -> None:
+def _read_introspection(text: str, draft: SchemaDraft) -> None:
     try:
         found = json.loads(text)
     except json.JSONDecodeError as error:
@@ -319,22 +209,48 @@ def _read_introspection(text: str, draft: _Draft) -> None:
         for each in schema["types"]:
             _read_introspected(each, draft)
     except (KeyError, TypeError, AttributeError):
-        message = "this is no answer of an introspection: it needs names, kinds, fields, interfaces and possible types"
+        message = (
+            "this is no answer of an introspection: it needs names, kinds, fields with `args`, `inputFields`, "
+            "interfaces and possible types, and of each argument and input field its `defaultValue`"
+        )
         draft.faults.add(1, CatalogFault.BAD_SYNTAX, message)
 
 
-def _read_introspected(found: Mapping[str, Any], draft: _Draft) -> None:
+def _read_introspected(found: Mapping[str, Any], draft: SchemaDraft) -> None:
     name, kind = _text(found["name"]), _KINDS.get(found["kind"])
+    if found["kind"] == "INPUT_OBJECT":
+        draft.add_input(name, 1)
+        for source, declared in _introspected_values(name, found["inputFields"], draft):
+            draft.add_input_field(source, declared)
     if kind is None or name.startswith("__"):
         return
     draft.add_type(name, kind, 1)
     for field in found.get("fields") or ():
-        draft.add_field(name, _text(field["name"]), _innermost(field["type"]), 1)
+        field_name = _text(field["name"])
+        draft.add_field(name, field_name, _innermost(field["type"]), 1)
+        for source, declared in _introspected_values(f"{name}.{field_name}", field["args"], draft):
+            draft.add_argument(source, declared)
     for above in found.get("interfaces") or ():
         draft.add_interface(name, _text(above["name"]), 1)
     if kind is TypeKind.UNION:
         for member in found["possibleTypes"]:
             draft.add_member(name, _text(member["name"]), 1)
+
+
+def _introspected_values(
+    owner: str, found: Iterable[Mapping[str, Any]], draft: SchemaDraft
+) -> Iterator[tuple[Source, Declared]]:
+    """Whatever leaves out the defaults is refused (KeyError): one that nobody knows of may name a place."""
+    for each in found:
+        name, text = _text(each["name"]), each["defaultValue"]
+        default = None
+        if text is not None:
+            try:
+                default = _PLAIN.read(parse_const_value(_text(text), no_location=True))
+            except (GraphQLError, RecursionError):
+                message = f"the default of `{name}` of `{owner}` is no GraphQL value; mend it where the API is"
+                draft.faults.add(1, CatalogFault.BAD_SYNTAX, message)
+        yield Source(owner, name), Declared(_innermost(each["type"]), default)
 
 
 def _innermost(found: Mapping[str, Any]) -> str:

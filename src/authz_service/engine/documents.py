@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from authz_service.catalog.graphql_reach import VALUE, Named, Part
+from authz_service.catalog.graphql_places import VALUE, Named
+from authz_service.catalog.graphql_reach import Part
 from authz_service.engine.decide import decide
 from authz_service.engine.model import (
     REASON_ORDER,
