@@ -24,7 +24,10 @@ from authz_service.api.check.bodies import Document, GraphqlRequest
 from authz_service.api.check.envoy_grpc import serving_grpc
 from authz_service.api.check.gateway import GatewayTrust
 from authz_service.api.check.reading import DOCUMENT_FIELDS, GRAPHQL_FIELDS
+from authz_service.catalog.graphql_schema import format_schema, load_schema
 from authz_service.catalog.model import Catalog
+from authz_service.store import catalog_schemas
+from authz_service.store.changes import ChangeSet, append, format_revision
 from authz_service.store.shipped import shipped_catalogs
 
 READ = 'query Read { project(fullPath: "acme/web") { name issues { nodes { title } } } }'
@@ -128,6 +131,26 @@ async def test_the_same_schema_again_changes_nothing_and_another_takes_its_place
     async with desk.stage.database.read() as conn:
         rows = await conn.execute(text("select subject from audit where action = 'catalog.schema'"))
         assert [row.subject for row in rows] == ["forge@1", "forge@1"]
+
+
+async def test_a_schema_stored_before_defaults_were_kept_says_so_until_it_is_installed_again(desk):
+    sdl = SDL.replace("issue(iid: ID): Issue", 'issue(iid: ID, projectPath: ID = "acme/api"): Issue')
+    stored = json.loads(format_schema(load_schema(sdl)))
+    before = json.dumps({name: stored[name] for name in ("roots", "types")})
+    async with desk.stage.database.transaction() as conn:
+        touched = ChangeSet()
+        await catalog_schemas.install(conn, touched, name="forge", version=1, text=before, installed_by="test")
+        at = format_revision(await append(conn, touched))
+    query = '{ project(fullPath: "acme/web") { name issue(iid: 1) { title } } }'
+    shown = (await desk.stage.call("GET", "/v1/catalogs/forge/graphql-schema", desk.admin)).json()
+    assert (shown["number"], shown["defaults_known"]) == (1, False)
+    assert (await desk.ask(query, at_least=at))["decision"] == "allow"
+    again = await desk.install(sdl)
+    told = again.json()
+    assert (again.status_code, told["number"], told["defaults_known"]) == (201, 2, True)
+    answer = await desk.ask(query, at_least=told["revision"])
+    assert answer["decision"] == "deny"
+    assert {part["target"] for part in answer["parts"] if part["decision"] == "deny"} == {"project:acme/api"}
 
 
 async def test_every_replica_follows_a_new_schema(desk, database_url):

@@ -96,12 +96,13 @@ async def show_schema(management: Management, actor: Actor, label: str) -> Mappi
 
 
 def describe_schema(catalog: Catalog, schema: ApiSchema) -> dict[str, Any]:
-    """Counts, and the operations of the catalog that the schema has neither type nor field for."""
+    """Counts, operations that the schema has neither type nor field for, and whether it tells of defaults."""
     return {
         "catalog": catalog.label,
         "types": len(schema.types),
         "fields": sum(len(each.fields) for each in schema.types.values()),
         "unknown": unknown_operations(catalog, schema),
+        "defaults_known": schema.defaults_known,
     }
 
 

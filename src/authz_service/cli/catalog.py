@@ -93,6 +93,8 @@ def schema(
     print_note(f"{found['catalog']}: schema {found['number']} {what}: {found['types']} types, {found['fields']} fields")
     for operation in found["unknown"]:
         print_note(f"it has nothing for `{operation}`")
+    if not found.get("defaults_known", True):
+        print_note("it was installed before defaults of arguments were kept, and none counts: install it again")
 
 
 def _read_text(file: Path) -> str:

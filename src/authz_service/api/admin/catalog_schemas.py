@@ -40,6 +40,9 @@ class SchemaAnswer(BaseModel):
     types: int
     fields: int
     unknown: list[str] = Field(description="operations of the catalog that this schema has nothing for")
+    defaults_known: bool = Field(
+        description="false for a schema installed before defaults of arguments were kept: install it again"
+    )
     revision: Revision
 
 
