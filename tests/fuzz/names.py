@@ -12,6 +12,7 @@ NAMES = (
     "leaks",
     "ndjson",
     "path",
+    "schema",
     "secret",
     "url",
     "wire",

@@ -21,6 +21,8 @@ from authz_service.api.check.graphql_bodies import HttpBody, read_graphql_call
 from authz_service.api.check.reading import CATALOG, Asked, read_batch, read_check, read_graphql, read_http
 from authz_service.api.wire import holds_secret, looks_like_secret, parse_json, read_model
 from authz_service.catalog.graphql_documents import BadDocumentError, parse_document
+from authz_service.catalog.graphql_reach import Reacher
+from authz_service.catalog.graphql_schema import format_schema, load_schema, parse_stored
 from authz_service.catalog.loader import load_catalog
 from authz_service.catalog.routes import Match, make_router
 from authz_service.directory.changes import parse_import
@@ -33,7 +35,8 @@ from tests.fuzz.wire import same_on_the_wire
 
 LONGEST: Final = 8192
 """Bytes that a target looks at."""
-ROUTER: Final = make_router(next(one for one in shipped_catalogs() if one.label == "gitlab@2"))
+GITLAB: Final = next(one for one in shipped_catalogs() if one.label == "gitlab@2")
+ROUTER: Final = make_router(GITLAB)
 NAMES: Final = frozenset({"x-forwarded-uri", "x-forwarded-method", "authorization", *CONSTANT_HEADERS.values()})
 
 
@@ -141,6 +144,27 @@ def graphql(data: bytes) -> None:
         assert call is not None
 
 
+DOCUMENTS: Final = (
+    "query Q($path: ID) { project(fullPath: $path) { id issues { nodes { id } } } group { id projects { id } } }",
+    "mutation { createIssue(input: {}) { errors } updateIssue { issue { id } } }",
+)
+
+
+def schema(data: bytes) -> None:
+    """A schema is refused in its own way or is, stored and read back, the same; any document is read by it."""
+    text = _text(data)
+    with suppress(CatalogInvalidError):
+        parse_stored(text)
+    try:
+        found = load_schema(text)
+    except CatalogInvalidError:
+        return
+    assert parse_stored(format_schema(found)) == found
+    for document in DOCUMENTS:
+        with suppress(BadDocumentError):
+            Reacher(GITLAB, found).reach(parse_document(document))
+
+
 def path(data: bytes) -> None:
     """What resolves has one reading: decoded once it has nothing left to resolve, and written anew it is itself."""
     text = data.decode("latin-1")
@@ -233,6 +257,7 @@ TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     "leaks": leaks,
     "ndjson": ndjson,
     "path": path,
+    "schema": schema,
     "secret": secret,
     "url": url,
     "wire": wire,
