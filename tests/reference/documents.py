@@ -20,8 +20,11 @@ from graphql import (
     GraphQLObjectType,
     GraphQLSchema,
     GraphQLUnionType,
+    Lexer,
     OperationDefinitionNode,
     SelectionSetNode,
+    Source,
+    TokenKind,
     build_schema,
     execute_sync,
     get_named_type,
@@ -170,6 +173,7 @@ def read(
 ) -> list[Found]:
     """What the document reaches. Raises UnreadableError."""
     try:
+        look_at_letters(query)
         document = parse(query)
     except GraphQLError as error:
         raise UnreadableError(str(error)) from None
@@ -182,6 +186,28 @@ def read(
     else:
         run(reading, exploded(sdl), document, operation, variables, operation_name)
     return reading.found
+
+
+def look_at_letters(query: str) -> None:
+    """Where readers disagree on the ends of comments and strings (A2), token by token. Raises UnreadableError."""
+    if "\r" in query.replace("\r\n", ""):
+        raise UnreadableError("a carriage return alone")
+    strings = (TokenKind.STRING, TokenKind.BLOCK_STRING)
+    lexer = Lexer(Source(query))
+    one = lexer.token
+    while lexer.advance().kind is not TokenKind.EOF:
+        pass
+    while one.next is not None:
+        text, after = query[one.start : one.end], one.next
+        if one.kind is TokenKind.COMMENT and ('"' in text or after.kind is TokenKind.COLON):
+            raise UnreadableError("a comment that is none for all")
+        if one.kind is TokenKind.BLOCK_STRING and '"' in text[3:-3]:
+            raise UnreadableError("a quotation mark in a block string")
+        if one.kind is TokenKind.STRING and text.endswith('\\\\"'):
+            raise UnreadableError("a backslash at the end of a string")
+        if one.kind in strings and after.kind in strings and after.start == one.end:
+            raise UnreadableError("strings side by side")
+        one = after
 
 
 @dataclass

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from authz_service.catalog.graphql_documents import (
     MAX_DEPTH,
@@ -53,6 +56,27 @@ REFUSED = {
     "a fragment twice": ("{ ...A } fragment A on Q { a } fragment A on Q { b }", DocumentFault.DUPLICATE_NAME),
     "an operation twice": ("query A { a } mutation A { b }", DocumentFault.DUPLICATE_NAME),
     "an operation without a name beside another": ("{ a } query B { b }", DocumentFault.DUPLICATE_NAME),
+    "a carriage return that may end a comment": ("{ a #\r @skip(if: true)\n }", DocumentFault.AMBIGUOUS),
+    "a carriage return between tokens": ("{ a\rb }", DocumentFault.AMBIGUOUS),
+    "a carriage return in a block string": ('{ a(b: """c\rd""") }', DocumentFault.AMBIGUOUS),
+    "two carriage returns and one line feed": ("{ a #\r\r\n b }", DocumentFault.AMBIGUOUS),
+    "a quote in a comment": ('{ a\n #"\n @skip(if: true)\n #"\n }', DocumentFault.AMBIGUOUS),
+    "quotes in a comment": ('{ a } # an "a"', DocumentFault.AMBIGUOUS),
+    "a quote in a block string": ('{ a(b: """c " d\n""") }', DocumentFault.AMBIGUOUS),
+    "quotes in a block string": ('{ a(b: """ \\""" """) }', DocumentFault.AMBIGUOUS),
+    "a string that ends in a backslash": ('{ a(b: "c\\\\") # \n @skip(if: true) }', DocumentFault.AMBIGUOUS),
+    "strings side by side": ('{ a(b: ["c"""]) # \n @skip(if: true) }', DocumentFault.AMBIGUOUS),
+    "a block string beside a string": ('{ a(b: ["""c""""d"]) }', DocumentFault.AMBIGUOUS),
+    "a comment before a colon": ("{ a # 1b\n : c }", DocumentFault.AMBIGUOUS),
+    "comments before a colon": ("{ a # 1b\n , # d\n : c }", DocumentFault.AMBIGUOUS),
+}
+READ = {
+    "a comment before each end of line": "{ a # it's fine\r\n b # yes\n }",
+    "a comment at the end": "{ a } # it's fine",
+    "a quote that is escaped": '{ a(b: "c \\" # d \\u0022 \\\\ e") }',
+    "a block string of lines": '{ a(b: """\n  c # d\r\n  e\\n\n""") }',
+    "strings in a list": '{ a(b: ["", "c" "d", """""", """e"""]) }',
+    "other ends of lines": '{ a(b: "c\u2028d\u0085e") # f\u2028 g\x0b h\n i }',
 }
 
 
@@ -65,6 +89,43 @@ def test_what_has_no_single_reading_is_refused_with_its_code(text: str, code: Do
         assert fault.message[:1].islower() or fault.message[0] == "`"
         assert not fault.message.endswith(".")
         assert len(fault.message) < 500
+
+
+@pytest.mark.parametrize("text", READ.values(), ids=READ)
+def test_what_all_readers_end_in_one_place_is_read(text: str):
+    assert parse_document(text).operations
+    assert mended(text) == text
+
+
+def mended(text: str) -> str:
+    """As servers in Ruby mend newlines in strings, before they parse: quotes are counted, and nothing else is known."""
+    found, inside = [], False
+    for part in re.findall(r'(?:\\"|[^"\n\r]|""")+|"|\n|\r', text):
+        inside ^= part == '"'
+        found.append({"\n": "\\n", "\r": "\\r"}.get(part, part) if inside else part)
+    return "".join(found)
+
+
+LETTERS = st.lists(
+    st.sampled_from(("a", "#", " ", "\\\\", '\\"', "\n", "\r\n", "\r", '"', ":", "\\", "\\u0022")), max_size=4
+).map("".join)
+PARTS = st.one_of(
+    LETTERS.map(lambda text: f'"{text}"'),
+    LETTERS.map(lambda text: f'"""{text}"""'),
+    LETTERS.map(lambda text: f"#{text}\n"),
+    st.sampled_from((" ", "\n", ",", "1", "a")),
+)
+
+
+@settings(max_examples=2000)
+@given(st.lists(PARTS, max_size=6))
+def test_no_document_that_is_read_is_mended_by_who_only_counts_quotes(parts: list[str]):
+    text = "{ a(b: [" + "".join(parts) + "]) # c\n @skip(if: true) }"
+    try:
+        parse_document(text)
+    except BadDocumentError:
+        return
+    assert mended(text) == text
 
 
 def test_all_faults_are_told_at_once():

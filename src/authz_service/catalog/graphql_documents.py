@@ -11,6 +11,8 @@ from typing import Any, Final
 from graphql import GraphQLError, parse
 from graphql.language import ast
 
+from authz_service.catalog.graphql_spelling import find_oddity
+
 MAX_CHARACTERS: Final = 50_000
 MAX_TOKENS: Final = 5_000
 MAX_DEPTH: Final = 32
@@ -30,6 +32,7 @@ class DocumentFault(StrEnum):
     MISSING = "document_missing"
     UNREADABLE = "body_unreadable"
     SYNTAX = "syntax_error"
+    AMBIGUOUS = "ambiguous"
     TOO_LARGE = "too_large"
     TOO_DEEP = "too_deep"
     TOO_MANY_ALIASES = "too_many_aliases"
@@ -101,10 +104,13 @@ def parse_document(text: str) -> Document:
     """Reads a document of operations and fragments, in time that grows with its length alone.
 
     Raises BadDocumentError with every fault: beyond the limits, names given twice, fragments that are unknown or spread
-    themselves.
+    themselves; and with the first place where readers disagree on what is a comment or a string.
     """
     if len(text) > MAX_CHARACTERS:
         raise bad_document(DocumentFault.TOO_LARGE, f"a document has at most {MAX_CHARACTERS} characters; send less")
+    odd = find_oddity(text)
+    if odd is not None:
+        raise bad_document(DocumentFault.AMBIGUOUS, odd)
     try:
         parsed = parse(text, no_location=True, max_tokens=MAX_TOKENS)
     except GraphQLError as error:
