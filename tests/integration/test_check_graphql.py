@@ -372,6 +372,9 @@ ODD_REQUESTS = {
     "no query": ("{}", {}),
     "a stored document": ({"id": "abc", "query": READ}, {}),
     "a persisted one": ({"query": READ, "extensions": {"persistedQuery": {"sha256Hash": "x"}}}, {}),
+    "extensions in a text": ({"query": READ, "extensions": '{"persistedQuery": {"sha256Hash": "x"}}'}, {}),
+    "extensions in a list": ({"query": READ, "extensions": [{"persistedQuery": 1}]}, {}),
+    "an operation by its id": ({"query": READ, "extensions": {"operationId": "x"}}, {}),
     "query twice": (f'{{"query": {json.dumps(READ)}, "query": {json.dumps(WRITE)}}}', {}),
     "a form": ("query=" + quote(READ), {"content_type": "application/x-www-form-urlencoded"}),
     "a plain document": (READ, {"content_type": "application/graphql"}),
@@ -395,7 +398,13 @@ async def test_what_two_readers_could_take_differently_is_denied(desk):
         assert (answer.status_code, answer.json()["reason"]) == (403, "bad_document"), (name, answer.text)
 
 
-async def test_the_url_of_a_post_says_nothing_of_documents(desk):
+async def test_extensions_that_name_no_document_pass(desk):
+    await desk.install()
+    for extensions in (None, {}, {"clientLibrary": {"name": "apollo", "version": "4"}}):
+        assert (await desk.pass_on({"query": READ, "extensions": extensions})).status_code == 200, extensions
+
+
+async def test_the_url_of_a_post_says_nothing(desk):
     await desk.install()
     for query in (
         f"query={quote(WRITE)}",
@@ -405,15 +414,33 @@ async def test_the_url_of_a_post_says_nothing_of_documents(desk):
         "x=1;query=a",
         "%71uery=a",
         "query[]=a",
+        f"_json[][query]={quote(WRITE)}",
+        "id=1",
+        "documentId=1",
+        "Query=a",
+        "variables%00=a",
+        "page=2",
+        "&",
     ):
         answer = await desk.pass_on({"query": READ}, f"/graphql?{query}")
         assert (answer.status_code, answer.json()["reason"]) == (403, "bad_document"), query
-    assert (await desk.pass_on({"query": READ}, "/graphql?page=2")).status_code == 200
+    assert (await desk.pass_on({"query": READ}, "/graphql?")).status_code == 200
+
+
+GIVEN = "query Read($path: ID!) { project(fullPath: $path) { name } }"
+LEFT = 'query Read($path: ID = "acme/web") { project(fullPath: $path) { name } }'
+WEB = quote('{"path": "acme/web"}')
+NOWHERE = quote('{"path": "hidden/plan"}')
 
 
 async def test_documents_are_read_by_get_and_mutations_are_not(desk):
     await desk.install()
-    assert (await desk.pass_on(None, f"/graphql?query={quote(READ)}", "GET")).status_code == 200
+    for query in (
+        f"query={quote(READ)}",
+        f"query={quote(GIVEN)}&variables={WEB}",
+        f"variables={WEB}&operationName=Read&%71uery={quote(GIVEN)}",
+    ):
+        assert (await desk.pass_on(None, f"/graphql?{query}", "GET")).status_code == 200, query
     for query in (
         f"query={quote(WRITE)}",
         "",
@@ -425,6 +452,49 @@ async def test_documents_are_read_by_get_and_mutations_are_not(desk):
         answer = await desk.pass_on(None, f"/graphql?{query}", "GET")
         assert (answer.status_code, answer.json()["reason"]) == (403, "bad_document"), query
     assert (await desk.pass_on({"query": READ}, method="PUT")).status_code == 403
+
+
+async def test_the_url_of_a_get_holds_three_names_and_each_once(desk):
+    await desk.install()
+    for more in (
+        "variables[path]=hidden/plan",
+        "variables%5Bpath%5D=hidden/plan",
+        f"+variables={NOWHERE}",
+        f"variables%00={NOWHERE}",
+        f"Variables={NOWHERE}",
+        f"variables={WEB};variables={NOWHERE}",
+        f"variables={WEB}&x=1;query={quote(WRITE)}",
+        f"variables={WEB}&variables={NOWHERE}",
+        f"variables={WEB}#&operationName=Read",
+        f"variables={WEB}&query[]=%7Ba%7D",
+        f"variables={WEB}&id=1",
+        f"variables={WEB}&documentId=1",
+        f"variables={WEB}&page=2",
+        f"variables={WEB}%",
+        f"variables={WEB}&operationName=caf\xe9",
+    ):
+        headers = {"Authorization": f"Bearer {desk.secret}", "X-Authz-Gateway": desk.caller}
+        headers |= {"X-Forwarded-Method": "GET", "X-Forwarded-Uri": f"/graphql?query={quote(GIVEN)}&{more}"}
+        raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+        answer = await desk.stage.client.get("/gateway/forward/x-forwarded?catalog=forge", headers=raw)
+        assert (answer.status_code, answer.json()["reason"]) == (403, "bad_document"), more
+
+
+async def test_a_get_leaves_nothing_for_a_body_to_fill(desk):
+    await desk.install()
+    url = f"/graphql?query={quote(LEFT)}"
+    assert (await desk.pass_on(None, f"{url}&variables={WEB}", "GET")).status_code == 200
+    two = f"/graphql?query={quote(READ + ' query Other { version }')}"
+    assert (await desk.pass_on(None, f"{two}&operationName=Read", "GET")).status_code == 200
+    for path, body in (
+        (url, None),
+        (f"{url}&variables=%7B%7D", None),
+        (two, None),
+        (f"{url}&variables={WEB}", {"variables": {"path": "hidden/plan"}}),
+        (f"{url}&variables={WEB}", " "),
+    ):
+        answer = await desk.pass_on(body, path, "GET")
+        assert (answer.status_code, answer.json()["reason"]) == (403, "bad_document"), path
 
 
 async def test_other_spellings_of_the_path_are_no_way_around(desk):

@@ -11,6 +11,7 @@ from authz_service.cache.facts import Facts, NotAtHandError
 from authz_service.cache.keys import FactKey
 from authz_service.catalog.graphql_documents import (
     MAX_CHARACTERS,
+    MAX_NAME,
     BadDocumentError,
     Document,
     DocumentFault,
@@ -47,7 +48,7 @@ class GraphqlCall:
     """What one request holds: a document, or a list of them that is allowed as a whole only.
 
     `target` is what the PEP gives for what a document does not place (C3). `faults` say that the request could not be
-    read. With `reading`, the request was of a method that may only read.
+    read. With `reading`, the request was of a method that may only read, and its URL has to say everything.
     """
 
     documents: Sequence[DocumentText] = ()
@@ -110,8 +111,8 @@ class DocumentReader:
         found = []
         for number, each in enumerate(call.documents):
             document = self.parse(each.query)
-            if call.reading and document.mutates(each.operation_name):
-                raise bad_document(DocumentFault.MUTATION_BY_GET, "a mutation takes POST; send it so")
+            if call.reading:
+                _require_whole(document, each)
             parts = reacher.reach(
                 document,
                 operation_name=each.operation_name,
@@ -121,6 +122,21 @@ class DocumentReader:
             )
             found += [(number, part) for part in parts]
         return found
+
+
+def _require_whole(document: Document, sent: DocumentText) -> None:
+    """Refuses what a request by GET leaves for a body to fill: many gateways send none, and servers read it all the same.
+
+    Raises BadDocumentError, also for a mutation.
+    """
+    operation = document.operation(sent.operation_name)
+    if document.mutates(sent.operation_name):
+        raise bad_document(DocumentFault.MUTATION_BY_GET, "a mutation takes POST; send it so")
+    defined = [one.variable.name.value for one in operation.variable_definitions or ()]
+    left = [name for name in defined if name not in sent.variables]
+    if left:
+        message = f"by GET the URL gives each variable a value, and `{left[0][:MAX_NAME]}` none; send one, or use POST"
+        raise bad_document(DocumentFault.VARIABLE_MISSING, message)
 
 
 @dataclass(frozen=True, slots=True)

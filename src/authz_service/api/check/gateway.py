@@ -199,8 +199,6 @@ def _only_catalog(caller: Token) -> str:
 
 async def read_gateway_body(request: Request, limit: int) -> HttpBody | None:
     """The body that the gateway passed on, with what its headers say of it; None for none. `limit` is in bytes."""
-    if request.method != "POST":
-        return None
     try:
         content = await read_body(request, limit)
     except (BodyTooLargeError, InvalidBodyError):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import parse_qsl, unquote_plus
+from urllib.parse import parse_qsl
 
 from authz_service.admin.faults import shown
 from authz_service.api.wire import parse_json
@@ -15,9 +15,12 @@ from authz_service.errors import InvalidBodyError
 from authz_service.pdp.documents import NO_DOCUMENT, DocumentText, GraphqlCall
 
 _FIELDS: Final = frozenset({"query", "variables", "operationName", "extensions"})
-_STORED: Final = "persistedQuery"
+_PARAMETERS: Final = frozenset({"query", "variables", "operationName"})
+_EXTENSIONS: Final = frozenset({"clientLibrary"})
+"""What clients add by themselves, and no server takes for a document."""
 _JSON: Final = frozenset({"application/json", "application/graphql+json"})
-_SEPARATORS: Final = re.compile("[&;]")
+_QUERY: Final = re.compile(r"""(?:%[0-9A-Fa-f]{2}|[!"$&-:<-~])*""")
+"""Without what servers read in different ways: `;` ends a parameter for many, and `#` the URL for some."""
 _READING: Final = frozenset({"GET", "HEAD"})
 
 
@@ -42,7 +45,8 @@ class _UnreadableError(Exception):
 def read_graphql_call(method: str, path: str, body: HttpBody | None, target: str | None) -> GraphqlCall:
     """The documents of one request; whatever two readers could take differently is a fault. Never raises.
 
-    With POST the document is in the body alone, with GET in the query alone. `body` None: the gateway sends no bodies.
+    With POST the document is in the body alone, with GET in the query alone, and the other of the two is empty. `body`
+    None: there was none, or the gateway sends no bodies.
     """
     try:
         return _read_call(method, path, body, target)
@@ -51,12 +55,16 @@ def read_graphql_call(method: str, path: str, body: HttpBody | None, target: str
 
 
 def _read_call(method: str, path: str, body: HttpBody | None, target: str | None) -> GraphqlCall:
+    query = path.partition("?")[2]
     if method in _READING:
-        document = _read_query(path.partition("?")[2])
-        return GraphqlCall([document], target, reading=True)
+        if body is not None:
+            raise _UnreadableError(f"a {method} has a body, which may say more than its URL; send it without")
+        return GraphqlCall([_read_query(query)], target, reading=True)
     if method != "POST":
         raise _UnreadableError("documents are sent by POST, or by GET to read; use one of the two")
-    _refuse_query(path)
+    if query:
+        # Servers join the URL's parameters with the body's, however they are spelt: `_json[][query]`, `variables%00`.
+        raise _UnreadableError("the URL of a POST has parameters, which may be taken for a document; send none")
     if body is None:
         return GraphqlCall(target=target, faults=(NO_DOCUMENT,))
     found = _read_body(body)
@@ -65,35 +73,28 @@ def _read_call(method: str, path: str, body: HttpBody | None, target: str | None
     return GraphqlCall([_document(found)], target)
 
 
-def _refuse_query(path: str) -> None:
-    """However a server separates parameters and names lists: `a=1;query=…`, `query[]=…`."""
-    names = {unquote_plus(pair.partition("=")[0]) for pair in _SEPARATORS.split(path.partition("?")[2])}
-    both = sorted({name.partition("[")[0].strip() for name in names} & _FIELDS)
-    if both:
-        raise _UnreadableError(f"`{both[0]}` stands in the URL of a POST, too; send it in the body alone")
-
-
 def _read_query(query: str) -> DocumentText:
+    if not _QUERY.fullmatch(query):
+        raise _UnreadableError("the query of the URL cannot be read in one way only; send it encoded")
     pairs = _pairs(query)
-    given = dict(pairs)
+    odd = sorted({name for name, _ in pairs} - _PARAMETERS)
+    if odd:
+        # Servers know other ways to name these: `variables[id]`, ` query`, `documentId`.
+        raise _UnreadableError(f"`{shown(odd[0])}` is not read in a URL; send `query`, `variables`, `operationName`")
+    given: dict[str, Any] = dict(pairs)
     if len(given) < len(pairs):
         raise _UnreadableError("a parameter stands twice in the URL; send it once")
-    variables = given.get("variables")
-    fields: dict[str, Any] = {name: value for name, value in given.items() if name in _FIELDS - {"variables"}}
-    if "extensions" in fields:
-        raise _UnreadableError("`extensions` in a URL is not read here; send the document by POST")
-    if variables is not None:
-        fields["variables"] = variables
-    return _document(fields)
+    return _document(given)
 
 
 def _pairs(query: str) -> list[tuple[str, str]]:
     if not query:
         return []
     try:
-        return parse_qsl(query, keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=100)
+        return parse_qsl(query, keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=3)
     except ValueError:
-        raise _UnreadableError("the query of the URL cannot be read in one way only; send it encoded") from None
+        message = "the query of the URL holds more than `query`, `variables` and `operationName`, or cannot be read"
+        raise _UnreadableError(message) from None
 
 
 def _read_body(body: HttpBody) -> Any:
@@ -118,15 +119,25 @@ def _document(found: object) -> DocumentText:
     if odd:
         # Some servers take a stored document by its id, and then never look at the one that is sent.
         raise _UnreadableError(f"`{shown(odd[0])}` is not read here; send `query`, `variables` and `operationName`")
-    extensions = found.get("extensions")
-    if isinstance(extensions, Mapping) and _STORED in extensions:
-        raise _UnreadableError(f"`{_STORED}` names a document that nobody sees here; send the document alone")
+    _refuse_stored(found.get("extensions"))
     query, name = found.get("query"), found.get("operationName")
     if not isinstance(query, str):
         raise _UnreadableError("the request has no `query`; send the document", DocumentFault.MISSING)
     if name is not None and not isinstance(name, str):
         raise _UnreadableError("`operationName` is a text; send one, or leave it out")
     return DocumentText(query, _variables(found.get("variables")), name)
+
+
+def _refuse_stored(extensions: object) -> None:
+    """Servers find stored documents by what they like best: `persistedQuery`, `operationId`, `documentId`."""
+    if extensions is None:
+        return
+    if not isinstance(extensions, Mapping):
+        raise _UnreadableError("`extensions` is an object; send one, or leave it out")
+    odd = sorted(extensions.keys() - _EXTENSIONS)
+    if odd:
+        message = f"the extension `{shown(odd[0])}` may name a document that nobody sees here; send the document alone"
+        raise _UnreadableError(message)
 
 
 def _variables(found: object) -> Mapping[str, Any]:
