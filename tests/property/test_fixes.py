@@ -84,8 +84,9 @@ def denials(drawn: Drawn) -> Iterator[tuple[Token, Request, tuple[Fix, ...]]]:
 
 @given(drawn=drawn_worlds())
 @decisions(DECISIONS // 10)
-def test_every_fix_that_is_named_allows_once_it_is_made(drawn: Drawn):
+def test_every_fix_that_is_named_allows_once_it_is_made_and_is_named_once(drawn: Drawn):
     for token, request, fixes in denials(drawn):
+        assert len({frozenset(fix.steps) for fix in fixes}) == len(fixes), (drawn, token.id, request, fixes)
         for fix in fixes:
             changed = after(drawn.rows, *fix.steps)
             answer = naive.decide(changed, token.id, request)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.builders import account, ask, catalog, group, permission, project, rows, scope, token
 from tests.support.memory_world import MemoryWorld
 
+from authz_service.directory.model import Visibility
 from authz_service.engine.decide import decide
 from authz_service.engine.documents import combine
 from authz_service.engine.fix import find_fixes
@@ -96,6 +97,19 @@ def test_a_scope_that_is_just_right_gets_the_place_or_the_permission():
     ):
         fixes = find_fixes(holder, world, asked, decide(holder, world, asked))
         assert fixes[0].sentence() == said
+
+
+def test_the_same_steps_in_another_order_are_one_fix_and_a_membership_says_whose():
+    dana, acme = account(), group(visibility=Visibility.PUBLIC)
+    web = project(parent=acme, visibility=Visibility.PUBLIC)
+    bare = token(dana[0])
+    world = world_of(dana, acme, web, bare)
+    asked = ask("issue:write", "project:acme/web")
+    fixes = find_fixes(bare, world, asked, decide(bare, world, asked))
+    assert len(fixes[0].steps) == 2
+    assert len({frozenset(step.kind for step in fix.steps) for fix in fixes}) == len(fixes)
+    [joins] = [step.document() for step in fixes[0].steps if step.role is not None]
+    assert (joins["user"], joins["nodes"], joins["role"]) == ("dana", ["project:acme/web"], "member")
 
 
 def test_a_token_keeps_the_whole_group_only_if_it_holds_it():

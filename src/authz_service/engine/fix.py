@@ -6,6 +6,7 @@ named only where the token's owner may see every place in it (A10).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
@@ -77,8 +78,12 @@ def find_fixes(token: Token, world: World, request: Request, decision: Decision,
                     waiting.append(after)
         visible = _narrowest([steps for steps in found if _seen(steps, token, start, request)], token, request, start)
         if visible:
-            trimmed = dict.fromkeys(_trimmed(steps, token, start, request) for steps in visible[:most])
-            return tuple(Fix(steps) for steps in trimmed)
+            trimmed: dict[frozenset[Step], tuple[Step, ...]] = {}
+            for steps in visible:
+                if len(trimmed) < most:
+                    fewest = _trimmed(steps, token, start, request)
+                    trimmed.setdefault(frozenset(fewest), fewest)
+            return tuple(Fix(steps) for steps in trimmed.values())
         if found or budget == 0:
             return ()
         states = sorted(waiting, key=lambda state: state.left)[:_FRONTIER]
@@ -184,7 +189,8 @@ def _narrowest(found: list[tuple[Step, ...]], token: Token, request: Request, wo
     ranked = sorted(found, key=lambda steps: [_size(step, catalog) for step in steps])
     kept: dict[object, tuple[Step, ...]] = {}
     for steps in ranked:
-        kept.setdefault(tuple((step.kind, step.user, step.nodes[:1] if step.role else ()) for step in steps), steps)
+        kinds = Counter((step.kind, step.user, step.nodes[:1] if step.role else ()) for step in steps)
+        kept.setdefault(frozenset(kinds.items()), steps)  # in whichever order they are taken
     return list(kept.values())
 
 

@@ -230,12 +230,13 @@ def _owner_steps(case: Case, sets: list[TracedSet], decision: Decision) -> Itera
         kind = StepKind.ADD_MEMBERSHIP if known is None else StepKind.CHANGE_ROLE
         for role in roles:
             if role != known:
-                yield Step(kind, nodes=(place.id,), targets=(place.text,), user=owner.id, role=role)
+                name = owner.username
+                yield Step(kind, nodes=(place.id,), targets=(place.text,), user=owner.id, username=name, role=role)
     instance = any(
         item.boundary is NodeKind.INSTANCE and item.reason in OWNED | GIVEN for one in sets for item in one.items
     )
     if instance and not owner.admin:
-        yield Step(StepKind.MAKE_ADMIN, user=owner.id)
+        yield Step(StepKind.MAKE_ADMIN, user=owner.id, username=owner.username)
 
 
 def _approval_steps(case: Case, sets: list[TracedSet]) -> Iterator[Step]:

@@ -33,7 +33,8 @@ class Step:
     """One change. What does not apply is left at its default.
 
     `scope` is a position in the token's scopes. `nodes` and `targets` name the same places, by id and as text; of an
-    approval the group comes first, then the place. `user` is the account that a membership or the role is for.
+    approval the group comes first, then the place. `user` is the account that a membership, a role or the
+    rights of an admin are for, `username` its name as of now.
     """
 
     kind: StepKind
@@ -46,6 +47,7 @@ class Step:
     permissions: tuple[str, ...] = ()
     legacy_scope: str | None = None
     user: NodeId | None = None
+    username: str | None = None
     role: str | None = None
 
     def document(self) -> dict[str, Any]:
@@ -59,6 +61,7 @@ class Step:
             "nodes": list(self.targets) or None,
             "permissions": list(self.permissions) or None,
             "legacy_scope": self.legacy_scope,
+            "user": self.username,
             "role": self.role,
         }
         return {name: value for name, value in found.items() if value is not None}

@@ -168,6 +168,7 @@ class FixStep(BaseModel):
     nodes: list[str] | None = None
     permissions: list[str] | None = None
     legacy_scope: str | None = None
+    user: str | None = Field(None, description="the username of the owner that a membership, role or right is for")
     role: str | None = None
 
 
