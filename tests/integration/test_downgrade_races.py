@@ -10,7 +10,6 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import text
 from tests.reference import naive
 from tests.support.asking import LOCAL
 from tests.support.forge import CATALOGS

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 from tests.support.issuer import another_key, issuing
+from tests.support.locks import waits_for_a_lock
 from tests.support.managing import Stage, staged
 from tests.support.trusting import admin, exchange, keeper, rule, wanted
 
 from authz_service.admin.refusals import MOST_RULES, Refusals
+from authz_service.store import trust
 
 
 @pytest.fixture
@@ -80,6 +83,47 @@ async def test_what_a_rule_gave_is_revoked_unless_its_name_or_lifetime_alone_cha
     assert await stage.allows(given)
     assert (await edit(stage, secret, made, change)).status_code == 200
     assert await stage.allows(given) is lives
+
+
+async def rotate(stage: Stage, admin: str, secret: str, overlap: int) -> str:
+    """The secret that stands in the place of this one."""
+    token = (await stage.call("GET", "/v1/self", secret)).json()["id"]
+    rotated = await stage.call("POST", f"/v1/tokens/{token}/rotate", admin, {"overlap_seconds": overlap})
+    assert rotated.status_code == 201, rotated.text
+    return str(rotated.json()["secret"])
+
+
+@pytest.mark.parametrize("overlap", [0, 300])
+async def test_what_a_rule_gave_ends_with_the_rule_however_often_it_was_rotated(stage, issuer, overlap):
+    admin, secret = await stage.admin(), await keeper(stage)
+    made = await rule(stage, issuer, secret)
+    members = [(await exchange(stage, issuer.sign(), rule=made["id"])).json()["access_token"]]
+    for _ in range(2):
+        members.append(await rotate(stage, admin, members[-1], overlap))
+    assert [await stage.allows(one) for one in members] == [overlap > 0, overlap > 0, True]
+    assert (await stage.call("DELETE", f"/v1/trust-rules/{made['id']}", secret)).status_code == 204
+    assert [await stage.allows(one) for one in members] == [False] * 3
+
+
+async def test_a_secret_rotated_while_its_rule_is_removed_ends_with_the_rule(stage, issuer, monkeypatch):
+    admin, secret = await stage.admin(), await keeper(stage)
+    made = await rule(stage, issuer, secret)
+    given = (await exchange(stage, issuer.sign(), rule=made["id"])).json()["access_token"]
+    carried, reached, opened = trust.carry_over, asyncio.Event(), asyncio.Event()
+
+    async def stopped(conn: Any, old: Any, new: Any) -> None:
+        await carried(conn, old, new)
+        reached.set()
+        await opened.wait()
+
+    monkeypatch.setattr(trust, "carry_over", stopped)
+    rotating = asyncio.create_task(rotate(stage, admin, given, 0))
+    await reached.wait()
+    removing = asyncio.create_task(stage.call("DELETE", f"/v1/trust-rules/{made['id']}", secret))
+    assert await waits_for_a_lock(stage.database, removing)
+    opened.set()
+    assert (await removing).status_code == 204
+    assert not await stage.allows(await rotating)
 
 
 async def test_an_edit_of_what_was_not_read_is_refused(stage, issuer):

@@ -15,11 +15,11 @@ import pytest
 from authz_service.cache.facts import Bounds, Facts, NotAtHandError
 from authz_service.cache.follower import Freshness
 from authz_service.cache.journal import Journal
-from authz_service.cache.keys import FactKey, PathKey, TokenKey
+from authz_service.cache.keys import FactKey, PathKey
 from authz_service.engine.model import PermissionRequest, Reason
 from authz_service.errors import OverloadedError
 from authz_service.pdp.check import DecisionPoint
-from authz_service.pdp.loader import FactReader, Gate, Loaded, Loader
+from authz_service.pdp.loader import Gate, Loaded, Loader
 from authz_service.pdp.question import Ask, Freshly, Question
 from authz_service.pdp.secrets import Peppers
 from authz_service.store import catalogs, tokens

@@ -24,7 +24,7 @@ from authz_service.admin.tokens import READ, actor_user, require_may_issue, revo
 from authz_service.admin.views import format_moment
 from authz_service.directory.model import format_target
 from authz_service.errors import ConflictError, NotFoundError, PreconditionFailedError
-from authz_service.store import audit, changes, directory, trust
+from authz_service.store import audit, changes, directory, token_families, tokens, trust
 from authz_service.store.changes import ChangeSet, format_revision
 from authz_service.store.trust import TrustRule
 from authz_service.tokens.model import ReachKind, TokenId
@@ -172,11 +172,14 @@ async def delete_rule(management: Management, actor: Actor, rule_id: str) -> Non
 
 
 async def _revoke_given(conn: AsyncConnection, touched: ChangeSet, given: Sequence[TokenId], reason: str) -> None:
+    """The tokens, or what stands in their place now (T5): held first, for a rotation may be under way."""
     for one in given:
         try:
-            await revoke_line(conn, touched, one, reason=reason)
+            record = await tokens.get(conn, one, lock=True)
         except NotFoundError:
             continue  # purged
+        current = await token_families.find_current(conn, record)
+        await revoke_line(conn, touched, current.token.id, reason=reason)
 
 
 # what an exchange needs too

@@ -60,8 +60,7 @@ class Snapshot:
         async with database.snapshot() as conn:
             stamp = await changes.current(conn)
             now: datetime = (await conn.execute(select(authz_now))).scalar_one()
-            lent = [found for found in known.catalogs.values() if found is not None]
-            yield cls(conn, lent, now, stamp, partial=partial)
+            yield cls(conn, list(known.catalogs.values()), now, stamp, partial=partial)
 
     async def answer(self, work: Callable[[], T]) -> T:
         """The result of `work`, run again until it needs no row that was not read yet; lets others run in between."""

@@ -83,7 +83,7 @@ async def replace(conn: AsyncConnection, edited: TrustRule) -> None:
 
 
 async def list_given(conn: AsyncConnection, rule_id: str) -> list[TokenId]:
-    """The tokens that a rule gave, of those that may still live."""
+    """The tokens that a rule gave, of those that may still live, each the first of its rotations."""
     given = select(trust_use.c.token_id).where(trust_use.c.rule_id == rule_id).order_by(trust_use.c.token_id)
     return [TokenId(one) for one in (await conn.execute(given)).scalars()]
 
