@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -42,40 +43,46 @@ class Recording:
 
     def __init__(self, point: DecisionPoint, recorder: Recorder) -> None:
         self._point = point
-        self._tasks: list[asyncio.Task[None]] = []
-        self.totals = {"written": 0, "dropped": 0}
+        self._running: dict[asyncio.Task[None], Recorder] = {}
+        """The one in use, and former ones that write what they have left."""
+        self._current: asyncio.Task[None] | None = None
+        self._ended: Counter[str] = Counter()
         self.use(recorder)
 
     def use(self, recorder: Recorder) -> None:
         """From the next decision on; what the former one still has is written."""
-        self._count()
-        for task in self._tasks:
-            task.cancel()
-        self._tasks = [task for task in self._tasks if not task.done()]
+        self._end()
         self._point.records = recorder
         if recorder.on:
-            self._tasks.append(asyncio.create_task(recorder.run(), name="decision records"))
+            task = asyncio.create_task(recorder.run(), name="decision records")
+            self._running[task] = recorder
+            self._current = task
+            task.add_done_callback(self._forget)
 
-    def _count(self) -> None:
-        former = self._point.records
-        self.totals = {
-            "written": self.totals["written"] + former.written,
-            "dropped": self.totals["dropped"] + former.dropped,
-        }
+    def _end(self) -> None:
+        # Once each: a second time would break off the writing of what is left.
+        if self._current is not None:
+            self._current.cancel()
+            self._current = None
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._ended.update(_counts(self._running.pop(task)))
 
     def sums(self) -> dict[str, int]:
         """Since the start, over all recorders."""
-        now = self._point.records
-        return {
-            "written": self.totals["written"] + now.written,
-            "dropped": self.totals["dropped"] + now.dropped,
-        }
+        found = Counter({"written": 0, "dropped": 0})
+        for one in (self._ended, *map(_counts, self._running.values())):
+            found.update(one)
+        return dict(found)
 
     async def close(self) -> None:
         """Write what is left."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._end()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+
+def _counts(recorder: Recorder) -> dict[str, int]:
+    return {"written": recorder.written, "dropped": recorder.dropped}
 
 
 def open_recorder(settings: Settings) -> Recorder:

@@ -31,6 +31,8 @@ Write: TypeAlias = Callable[[Sequence[dict[str, Any]]], None]
 """Puts some records where they belong, in a thread; raises OSError when it cannot."""
 
 _SECONDS: Final = 0.2
+_LAST_SECONDS: Final = 10.0
+"""For what is left at the end: as long as a collector may take for one batch."""
 _AT_ONCE: Final = 1000
 _LONGEST: Final = 512
 _PIPE: Final = 4096
@@ -73,6 +75,7 @@ class Recorder:
         self._room = queue
         self._queue: deque[Noted] = deque()
         self._told = False
+        self._writing: asyncio.Future[None] | None = None
 
     def note(  # noqa: PLR0913 - a record has as many fields, and no object is made for one that is not kept
         self,
@@ -126,14 +129,20 @@ class Recorder:
             )
 
     async def run(self) -> None:
-        """Write until it is cancelled, and then what is left."""
+        """Write until it is cancelled, and then what is left, for some seconds; the rest is dropped."""
         try:
             while True:
                 if not await self._write_some():
                     await asyncio.sleep(_SECONDS)
         finally:
-            while self._queue:
-                self._put([self._queue.popleft() for _ in range(min(_AT_ONCE, len(self._queue)))])
+            # In threads as before: whoever cancels goes on at once, and a sink that hangs holds up no answer.
+            last = asyncio.ensure_future(self.flush())
+            await asyncio.wait({last}, timeout=_LAST_SECONDS)
+            last.cancel()
+            if self._queue:
+                self.dropped += len(self._queue)
+                self._queue.clear()
+                _log.warning("decision records were dropped: nobody took them for %s s", _LAST_SECONDS)
 
     async def flush(self) -> None:
         """Write all that was noted before."""
@@ -141,9 +150,13 @@ class Recorder:
             pass
 
     async def _write_some(self) -> bool:
+        # One batch at a time, also where a former one goes on after whoever waited for it was cancelled.
+        while self._writing is not None and not self._writing.done():
+            await asyncio.wait({self._writing})
         some = [self._queue.popleft() for _ in range(min(_AT_ONCE, len(self._queue)))]
         if some:
-            await asyncio.to_thread(self._put, some)
+            self._writing = asyncio.ensure_future(asyncio.to_thread(self._put, some))
+            await asyncio.shield(self._writing)
         return bool(some)
 
     def _put(self, some: Sequence[Noted]) -> None:
