@@ -202,6 +202,9 @@ def test_trust_rules_are_kept_from_the_command_line(rules, tmp_path):
     assert rule in listed.stdout
     assert "refs/heads/*" in listed.stdout
     assert rules("list", "group:bakery", "--output", "json").stdout.strip() == "[]"
+    for more in (("group:bakery", "--below"), ()):
+        found = json.loads(rules("list", *more, "--output", "json").stdout)
+        assert [(one["id"], one["node"]) for one in found if one["id"] == rule] == [(rule, "group:bakery/shop")]
     assert "deploy-bot" in rules("show", rule).stdout
     changed = rules("edit", rule, "--lifetime", "60", "--claim", "repository=bakery/web")
     assert changed.returncode == 0, changed.stderr
@@ -217,12 +220,13 @@ def test_trust_rules_are_kept_from_the_command_line(rules, tmp_path):
         ("edit", rule, "--file", str(tmp_path / "none.json")),
         ("edit", rule, "--lifetime", "7"),
         ("show", "tru_" + "0" * 20),
-        ("list",),
+        ("list", "project:bakery/shop/checkout"),
     ]
     for command in wrong:
         done = rules(*command)
         assert done.returncode == 2, (command, done.stdout, done.stderr)
         assert "Traceback" not in done.stderr
+    assert rules("list", token="sample_token").returncode == 1
     assert rules("delete", rule, token="sample_token").returncode == 1
     assert rules("delete", rule).returncode == 0
     assert rules("delete", rule).returncode == 2

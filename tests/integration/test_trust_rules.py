@@ -308,3 +308,49 @@ async def test_a_rule_that_is_wanted_for_another_group_is_another_rule(stage, is
     made = await rule(stage, issuer, secret)
     answer = await edit(stage, secret, made, wanted(issuer))
     assert (answer.status_code, answer.json()["faults"][0]["where"]) == (400, "/node")
+
+
+# lists
+
+
+async def listed(stage: Stage, secret: str, query: str) -> list[str]:
+    """Names of the rules, over pages of one."""
+    found: list[str] = []
+    cursor = ""
+    while True:
+        answer = await stage.call("GET", f"/v1/trust-rules?limit=1{query}{cursor}", secret)
+        assert answer.status_code == 200, answer.text
+        found += [one["name"] for one in answer.json()["items"]]
+        if answer.json()["next_cursor"] is None:
+            return sorted(found)
+        cursor = f"&cursor={answer.json()['next_cursor']}"
+
+
+async def test_the_rules_below_a_group_and_all_there_are(stage, issuer):
+    await stage.apply(
+        {"type": "group", "path": "acme/team", "external_id": "41", "visibility": "private"},
+        {"type": "group", "path": "acme/team/inner", "external_id": "42", "visibility": "private"},
+        {"type": "project", "path": "open/site", "external_id": "43", "visibility": "public"},
+    )
+    root, olga = await admin(stage), await keeper(stage)
+    for node, name in (
+        ("group:acme", "own"),
+        ("group:acme/team", "under"),
+        ("group:acme/team/inner", "further under"),
+        ("group:open", "another's"),
+    ):
+        await rule(stage, issuer, root, node=node, name=name)
+    assert await listed(stage, olga, "&node=group:acme") == ["own"]
+    assert await listed(stage, olga, "&node=group:acme&below=false") == ["own"]
+    assert await listed(stage, olga, "&node=group:acme&below=true") == ["further under", "own", "under"]
+    assert await listed(stage, olga, "&node=group:acme/team&below=true") == ["further under", "under"]
+    everything = await stage.admin()
+    assert await listed(stage, everything, "") == ["another's", "further under", "own", "under"]
+    assert await listed(stage, everything, "&node=group:acme&below=true") == ["further under", "own", "under"]
+    for query in ("", "?below=true"):
+        answer = await stage.call("GET", f"/v1/trust-rules{query}", olga)
+        assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+    narrow = await stage.scope_at("authz", ["group:acme/team/inner"], "token:read")
+    inner = (await stage.give("olga", narrow))[1]
+    assert await listed(stage, inner, "&node=group:acme/team/inner&below=true") == ["further under"]
+    assert (await stage.call("GET", "/v1/trust-rules?node=group:acme&below=true", inner)).status_code == 403

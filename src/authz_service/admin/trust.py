@@ -22,7 +22,7 @@ from authz_service.admin.management import Actor, Management
 from authz_service.admin.ruled_places import find_own_group
 from authz_service.admin.tokens import READ, actor_user, require_may_issue, revoke_line
 from authz_service.admin.views import format_moment
-from authz_service.directory.model import format_target
+from authz_service.directory.model import NodeKind, format_target
 from authz_service.errors import ConflictError, NotFoundError, PreconditionFailedError
 from authz_service.store import audit, changes, directory, token_families, tokens, trust
 from authz_service.store.changes import ChangeSet, format_revision
@@ -139,15 +139,33 @@ async def edit_rule(
 
 
 async def list_rules(
-    management: Management, actor: Actor, node: str, *, limit: int, cursor: str | None
+    management: Management, actor: Actor, node: str | None, *, below: bool, limit: int, cursor: str | None
 ) -> Mapping[str, Any]:
-    """The rules of this very group, by id."""
+    """The rules of this very group, by id, and with `below` of those under it where the actor may read them too.
+
+    Without a group all there are, which needs `token:read` at the instance. Raises InvalidInputError, ForbiddenError.
+    """
     async with management.database.snapshot() as conn:
         authority = await Authority.open(conn, management, actor, hold=False)
-        place = await find_own_group(management, authority, node, READ, only=_GROUPS_ALONE)
-        found, following = await trust.list_page(conn, place, limit=limit, cursor=cursor)
+        nodes: list[int] | None = None
+        if node is None:
+            await authority.require(READ)
+        else:
+            nodes = [await find_own_group(management, authority, node, READ, only=_GROUPS_ALONE)]
+            if below:
+                nodes += await _own_below(conn, authority, nodes[0])
+        found, following = await trust.list_page(conn, nodes=nodes, limit=limit, cursor=cursor)
         revision = format_revision(await changes.current(conn))
         return {"items": [await _show(conn, rule) for rule in found], "next_cursor": following, "revision": revision}
+
+
+async def _own_below(conn: AsyncConnection, authority: Authority, group: int) -> list[int]:
+    """The groups under this one that keep rules which the actor may read."""
+    _, under = await directory.load_descendants(conn, group, NodeKind.GROUP)
+    keeping = await trust.keeping(conn, [int(one.id) for one in under])
+    if await authority.may(READ):
+        return keeping
+    return [one for one in keeping if await authority.may_at(READ, one)]
 
 
 async def show_rule(management: Management, actor: Actor, rule_id: str) -> Mapping[str, Any]:

@@ -20,7 +20,7 @@ from authz_service.client.wire import Call
 rules: Final = typer.Typer(help="Which CI jobs get which tokens, without a stored secret.", no_args_is_help=True)
 
 _RULES: Final = "/v1/trust-rules"
-_COLUMNS: Final = ("id", "name", "issuer", "claims", "owner", "catalog", "lifetime_seconds", "made_by_token")
+_COLUMNS: Final = ("id", "node", "name", "issuer", "claims", "owner", "catalog", "lifetime_seconds", "made_by_token")
 
 RuleId = Annotated[str, typer.Argument(metavar="ID", help="the rule, `tru_…`")]
 File = Annotated[
@@ -87,14 +87,17 @@ def create_rule(
 
 @rules.command("list")
 def list_rules(
-    group: Annotated[str, typer.Argument(metavar="GROUP", help="the group that keeps them, `group:acme`")],
+    group: Annotated[
+        str | None, typer.Argument(metavar="GROUP", help="the group that keeps them, `group:acme`; without it all")
+    ] = None,
+    below: Annotated[bool, typer.Option("--below", help="also those of groups under it")] = False,
     url: Url = None,
     token_file: TokenFile = None,
     output: OutputKind = Output.TABLE,
 ) -> None:
-    """List the rules of one group, all of them."""
+    """List the rules of one group, or with all groups below it; for an admin without a group all there are."""
     with connect(url, token_file) as client:
-        found = list(pages(client, _RULES, {"node": group}))
+        found = list(pages(client, _RULES, {"node": group, "below": "true" if below else None}))
     if output is Output.JSON:
         print_json(found)
         return

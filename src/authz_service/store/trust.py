@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -98,16 +98,24 @@ async def get(conn: AsyncConnection, rule_id: str, *, lock: bool = False) -> Tru
 
 
 async def list_page(
-    conn: AsyncConnection, node: int, *, limit: int, cursor: str | None
+    conn: AsyncConnection, *, nodes: Collection[int] | None, limit: int, cursor: str | None
 ) -> tuple[tuple[TrustRule, ...], str | None]:
-    """Those of this very group, by id. Raises InvalidInputError for a strange cursor."""
+    """Those of these very groups, by id; None for all. Raises InvalidInputError for a strange cursor."""
     size = page_size(limit)
-    query = select(trust_rule).where(trust_rule.c.node_id == node).order_by(trust_rule.c.id).limit(size + 1)
+    query = select(trust_rule).order_by(trust_rule.c.id).limit(size + 1)
+    if nodes is not None:
+        query = query.where(trust_rule.c.node_id.in_(nodes))
     if cursor is not None:
         query = query.where(trust_rule.c.id > read_cursor(cursor, _RULES, 1)[0])
     rows = (await conn.execute(query)).mappings().all()
     found = tuple(map(_read, rows[:size]))
     return found, write_cursor(_RULES, found[-1].id) if len(rows) > size else None
+
+
+async def keeping(conn: AsyncConnection, nodes: Collection[int]) -> list[int]:
+    """Those of the groups that keep rules, by id."""
+    query = select(trust_rule.c.node_id).distinct().where(trust_rule.c.node_id.in_(nodes))
+    return [int(one) for one in (await conn.execute(query.order_by(trust_rule.c.node_id))).scalars()]
 
 
 async def count(conn: AsyncConnection, node: int) -> int:

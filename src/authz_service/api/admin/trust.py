@@ -149,7 +149,11 @@ class TrustRulePage(Page):
 class TrustRuleQuery(StrictQuery):
     """Which trust rules."""
 
-    node: Annotated[PlainText, Field(max_length=1100, description="the group that keeps them")]
+    node: Annotated[
+        PlainText | None,
+        Field(max_length=1100, description="the group that keeps them; without it all there are, for an admin"),
+    ] = None
+    below: bool = Field(False, description="also those of groups under it")
     limit: Limit = 50
     cursor: Cursor = None
 
@@ -201,9 +205,11 @@ async def create_trust_rule(services: ServicesHere, actor: ActorHere, request: R
 async def list_trust_rules(
     services: ServicesHere, actor: ActorHere, response: Response, query: Annotated[TrustRuleQuery, Query()]
 ) -> Any:
-    """Those of one group. Needs `token:read` there."""
+    """Those of one group, or with all below it. Needs `token:read` there, and at the instance without a group."""
     no_store(response)
-    return await trust.list_rules(services.management, actor, query.node, limit=query.limit, cursor=query.cursor)
+    return await trust.list_rules(
+        services.management, actor, query.node, below=query.below, limit=query.limit, cursor=query.cursor
+    )
 
 
 @router.get(
