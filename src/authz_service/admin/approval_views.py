@@ -9,8 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from authz_service.admin.views import format_moment
 from authz_service.directory.model import NodeId, NodeKind, format_target
-from authz_service.store import directory, grants
+from authz_service.store import grants
 from authz_service.store.grants import By, GrantRecord, RequestRecord
+from authz_service.store.seen import load_seen_paths
 from authz_service.store.token_rows import TokenRecord
 from authz_service.tokens.grants import Pair
 from authz_service.tokens.model import TokenId
@@ -36,7 +37,7 @@ class _Texts:
         return None if found is None else found[1]
 
     def pairs(self, pairs: Iterable[Pair]) -> list[dict[str, Any]]:
-        """By place; what lies on a place that is gone is left out."""
+        """By place; what lies on a place that is gone, or not to be seen, is left out."""
         by_node: dict[str, set[str]] = {}
         for name, node in pairs:
             text = self.target(node)
@@ -63,7 +64,11 @@ class _Texts:
 
 
 async def _texts(
-    conn: AsyncConnection, families: Iterable[TokenId], nodes: Iterable[NodeId | None], people: Iterable[int | None]
+    conn: AsyncConnection,
+    viewer: NodeId,
+    families: Iterable[TokenId],
+    nodes: Iterable[NodeId | None],
+    people: Iterable[int | None],
 ) -> _Texts:
     known: dict[TokenId, TokenRecord] = {}
     for family in dict.fromkeys(families):
@@ -72,15 +77,17 @@ async def _texts(
             known[family] = record
     wanted = {node for node in (*nodes, *people) if isinstance(node, int)}
     wanted |= {record.token.owner for record in known.values() if isinstance(record.token.owner, int)}
-    return _Texts(await directory.load_paths(conn, sorted(wanted)), known)
+    return _Texts(await load_seen_paths(conn, viewer, sorted(wanted)), known)
 
 
-async def describe_requests(conn: AsyncConnection, found: Sequence[RequestRecord]) -> list[dict[str, Any]]:
-    """JSON of requests."""
+async def describe_requests(
+    conn: AsyncConnection, found: Sequence[RequestRecord], viewer: NodeId
+) -> list[dict[str, Any]]:
+    """JSON of requests, with the places that the viewer sees."""
     nodes = [node for one in found for node in (one.request.group, *(node for _, node in one.request.asked))]
     nodes += [node for one in found for _, node in one.request.given]
     people = [who.user for one in found for who in (one.asked_by, one.closed_by)]
-    texts = await _texts(conn, [one.family for one in found], nodes, people)
+    texts = await _texts(conn, viewer, [one.family for one in found], nodes, people)
     return [
         {
             "id": one.request.id,
@@ -102,17 +109,17 @@ async def describe_requests(conn: AsyncConnection, found: Sequence[RequestRecord
     ]
 
 
-async def describe_pairs(conn: AsyncConnection, pairs: Iterable[Pair]) -> list[dict[str, Any]]:
-    """JSON of pairs alone, by place."""
+async def describe_pairs(conn: AsyncConnection, pairs: Iterable[Pair], viewer: NodeId) -> list[dict[str, Any]]:
+    """JSON of pairs alone, by place, with the places that the viewer sees."""
     pairs = frozenset(pairs)
-    return (await _texts(conn, [], [node for _, node in pairs], [])).pairs(pairs)
+    return (await _texts(conn, viewer, [], [node for _, node in pairs], [])).pairs(pairs)
 
 
-async def describe_grants(conn: AsyncConnection, found: Sequence[GrantRecord]) -> list[dict[str, Any]]:
-    """JSON of grants."""
+async def describe_grants(conn: AsyncConnection, found: Sequence[GrantRecord], viewer: NodeId) -> list[dict[str, Any]]:
+    """JSON of grants, with the places that the viewer sees."""
     nodes = [node for one in found for node in (one.grant.group, *(node for _, node in one.grant.pairs))]
     people = [who.user for one in found for who in (one.granted_by, one.revoked_by)]
-    texts = await _texts(conn, [one.family for one in found], nodes, people)
+    texts = await _texts(conn, viewer, [one.family for one in found], nodes, people)
     return [
         {
             "id": one.grant.id,

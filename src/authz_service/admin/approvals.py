@@ -14,10 +14,10 @@ from authz_service.catalog.model import Catalog
 from authz_service.directory.model import INSTANCE_ID, NodeId, User, format_target
 from authz_service.store import events, grants, policies
 from authz_service.store.changes import ChangeSet
-from authz_service.store.directory import load_paths
 from authz_service.store.events import Event, EventKind
 from authz_service.store.grandfathering import Directory
 from authz_service.store.grants import By, RequestRecord
+from authz_service.store.seen import load_seen_paths
 from authz_service.store.token_rows import TokenRecord
 from authz_service.tokens.asking import Book, Ground, covers, needed
 from authz_service.tokens.grants import Approvals, Grant, GrantState, Origin, Pair, RequestState
@@ -253,9 +253,15 @@ async def tell(conn: AsyncConnection, kind: EventKind, token: Token, group: Node
 
 
 async def load_groups(
-    conn: AsyncConnection, records: Sequence[TokenRecord], only: Collection[NodeId] | None = None
+    conn: AsyncConnection,
+    records: Sequence[TokenRecord],
+    viewer: NodeId | None,
+    only: Collection[NodeId] | None = None,
 ) -> Mapping[TokenId, list[str]]:
-    """By family: the groups whose approval a token has or waits for, by their paths of today; `only` those among."""
+    """By family: the groups whose approval a token has or waits for, by their paths of today.
+
+    Those that the viewer sees (D5); with `only`, those among these alone.
+    """
     stood = await grants.load_of_families(conn, list({record.family for record in records}))
     nodes: dict[TokenId, set[NodeId]] = {}
     for family, found in stood.items():
@@ -263,7 +269,7 @@ async def load_groups(
         active = {one.group for one in found.grants if one.state is GrantState.ACTIVE}
         nodes[family] = {node for node in waiting | active if only is None or node in only}
     every = {node for of_family in nodes.values() for node in of_family}
-    paths = await load_paths(conn, [node for node in every if isinstance(node, int)])
+    paths = await load_seen_paths(conn, viewer, [node for node in every if isinstance(node, int)])
     texts: dict[NodeId, str] = {node: format_target(*named) for node, named in paths.items()}
     texts |= {node: node for node in every if isinstance(node, str)}
     return {family: sorted(texts[node] for node in found if node in texts) for family, found in nodes.items()}

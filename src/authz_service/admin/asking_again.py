@@ -56,7 +56,7 @@ async def ask_again(
         details = {"catalog": name, "requests": [one.request.id for one in opened], "reason": reason}
         group = opened[0].request.group
         await audit.insert(conn, entry_of("grant.request", record, authority, group, details), stamp)
-        items = await describe_requests(conn, opened)
+        items = await describe_requests(conn, opened, authority.token.owner)
         return {"items": items, "next_cursor": None, "revision": format_revision(stamp)}
 
     return await management.database.run_in_transaction(work)

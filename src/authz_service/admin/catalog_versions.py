@@ -277,7 +277,7 @@ async def _move(
 
 
 async def _describe_survey(conn: AsyncConnection, surveyor: Surveyor, survey: Survey) -> dict[str, Any]:
-    names = await load_names(conn, [outcome.record for outcome in survey.listed])
+    names = await load_names(conn, [outcome.record for outcome in survey.listed], None)
     label = surveyor.new.label
     last = survey.listed[-1].record.token.id if survey.listed else ""
     return {

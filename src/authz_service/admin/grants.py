@@ -72,7 +72,7 @@ async def list_requests(management: Management, actor: Actor, query: ApprovalQue
         authority = await Authority.open(conn, management, actor, hold=False)
         wanted = await _filter(conn, management, authority, query)
         found, cursor = await grant_lists.list_requests(conn, wanted, limit=query.limit, cursor=query.cursor)
-        items = await describe_requests(conn, found)
+        items = await describe_requests(conn, found, authority.token.owner)
         return {"items": items, "next_cursor": cursor, "revision": format_revision(await changes.current(conn))}
 
 
@@ -82,7 +82,7 @@ async def list_grants(management: Management, actor: Actor, query: ApprovalQuery
         authority = await Authority.open(conn, management, actor, hold=False)
         wanted = await _filter(conn, management, authority, query)
         found, cursor = await grant_lists.list_grants(conn, wanted, limit=query.limit, cursor=query.cursor)
-        items = await describe_grants(conn, found)
+        items = await describe_grants(conn, found, authority.token.owner)
         return {"items": items, "next_cursor": cursor, "revision": format_revision(await changes.current(conn))}
 
 
@@ -188,8 +188,9 @@ async def _decide(
     await audit.insert(conn, entry_of(f"grant.{review.verdict.value}", token, authority, request.group, details), stamp)
     await tell(conn, _EVENTS[review.verdict], token.token, request.group, request=request.id, catalog=request.catalog)
     closed = await grants.find_request(conn, request_id) or record
-    [described] = await describe_requests(conn, [closed])
-    still = await describe_pairs(conn, await _still_granted(conn, request, given))
+    viewer = authority.token.owner
+    [described] = await describe_requests(conn, [closed], viewer)
+    still = await describe_pairs(conn, await _still_granted(conn, request, given), viewer)
     return {**described, "still_granted": still, "revision": format_revision(stamp)}, stamp
 
 
@@ -335,7 +336,9 @@ async def _revoke(
         details = {"grant": grant.id, "catalog": grant.catalog, "group": grant.group, "reason": reason}
         await audit.insert(conn, entry_of("grant.revoke", token, authority, grant.group, details), stamp)
         await tell(conn, EventKind.GRANT_REVOKED, token.token, grant.group, grant=grant.id, catalog=grant.catalog)
-    [described] = await describe_grants(conn, [await grants.find_grant(conn, grant.id) or record])
+    [described] = await describe_grants(
+        conn, [await grants.find_grant(conn, grant.id) or record], authority.token.owner
+    )
     return {**described, "revision": format_revision(stamp)}, stamp
 
 

@@ -80,11 +80,11 @@ async def list_tokens(management: Management, actor: Actor, query: TokenQuery) -
         items = page.items if view.inside is None else tuple(map(view.inside.clip, page.items))
         if view.partial:
             items = tuple(one for one in items if _seems(one, query, view))
-        names = await load_names(conn, items)
+        names = await load_names(conn, items, authority.token.owner)
         only = frozenset(view.nodes or ()) if view.partial else None
         clipped = view.inside is not None and view.partial
         now = authority.world.now
-        groups = await load_groups(conn, items, only)
+        groups = await load_groups(conn, items, authority.token.owner, only)
         marks = await mark_wide(conn, management, items, now) if only is None else {}
         return {
             "items": [

@@ -93,7 +93,7 @@ async def try_policy(
             if known.get(place) is None and reason is not None:
                 stopped.append(Stopped(record, reason, place))
                 break
-    names = await load_names(conn, [one.record for one in stopped[:MOST_NAMED]])
+    names = await load_names(conn, [one.record for one in stopped[:MOST_NAMED]], None)
     return {
         "would_stop": [
             {

@@ -209,7 +209,7 @@ async def list_holders(management: Management, search: Search, actor: Actor, que
         found = await search.tokens(
             query.catalog, query.permission, query.target, anywhere=True, limit=query.limit, cursor=query.cursor
         )
-        names = await load_names(conn, found.items)
+        names = await load_names(conn, found.items, authority.token.owner)
         items = []
         for record in found.items:
             whole = everything or await may_see_whole(authority, record)

@@ -241,7 +241,7 @@ class _Survey:
         """By token, in the order of their ids."""
         ids = sorted({token.id for _, token, _, _ in self.items})
         records = await pins.load_live(self._conn, ids)
-        names = await load_names(self._conn, list(records.values()))
+        names = await load_names(self._conn, list(records.values()), None)
         grouped: dict[TokenId, dict[str, Any]] = {}
         for use, token, target, after in self.items:
             entry = grouped.setdefault(

@@ -287,9 +287,9 @@ async def show_record(
     only: frozenset[NodeId] | None = None,
 ) -> dict[str, Any]:
     """JSON of a token at a revision; with `only`, of a record that was cut to what lies inside (M3)."""
-    names = await load_names(conn, [record])
+    names = await load_names(conn, [record], authority.token.owner)
     described = describe_token(record, names, authority.world.now, only=only, clipped=only is not None)
-    groups = (await load_groups(conn, [record], only)).get(record.family, [])
+    groups = (await load_groups(conn, [record], authority.token.owner, only)).get(record.family, [])
     return described | {"grants": groups, "revision": format_revision(stamp)}
 
 

@@ -16,6 +16,7 @@ from authz_service.admin.editing import TokenChange, edit_token
 from authz_service.admin.management import Actor, Management
 from authz_service.admin.rotating import Rotation, rotate_token
 from authz_service.admin.tokens import READ, create_token, find_seen, may_see_whole
+from authz_service.directory.model import NodeId
 from authz_service.store import grant_lists, tokens
 from authz_service.store.database import Database
 from authz_service.store.grant_lists import ApprovalFilter
@@ -35,24 +36,24 @@ class Tried:
 
 async def try_create(management: Management, actor: Actor, draft: TokenDraft) -> Tried:
     """Raises what `create_token` raises."""
-    return await _tried(management, lambda there: _issued(create_token(there, actor, draft)))
+    return await _tried(management, actor, lambda there: _issued(create_token(there, actor, draft)))
 
 
 async def try_edit(
     management: Management, actor: Actor, token_id: str, change: TokenChange, if_match: Sequence[str]
 ) -> Tried:
     """Raises what `edit_token` raises."""
-    return await _tried(management, lambda there: edit_token(there, actor, token_id, change, if_match))
+    return await _tried(management, actor, lambda there: edit_token(there, actor, token_id, change, if_match))
 
 
 async def try_clone(management: Management, actor: Actor, token_id: str, draft: CloneDraft) -> Tried:
     """Raises what `clone_token` raises."""
-    return await _tried(management, lambda there: _issued(clone_token(there, actor, token_id, draft)))
+    return await _tried(management, actor, lambda there: _issued(clone_token(there, actor, token_id, draft)))
 
 
 async def try_rotate(management: Management, actor: Actor, token_id: str, rotation: Rotation) -> Tried:
     """Raises what `rotate_token` raises; here it revokes nobody's family."""
-    return await _tried(management, lambda there: _issued(rotate_token(there, actor, token_id, rotation)))
+    return await _tried(management, actor, lambda there: _issued(rotate_token(there, actor, token_id, rotation)))
 
 
 async def find_waiting(management: Management, actor: Actor, ids: Sequence[str]) -> frozenset[str]:
@@ -79,8 +80,10 @@ async def _issued(work: Awaitable[Any]) -> Mapping[str, Any]:
     return token
 
 
-async def _tried(management: Management, act: Callable[[Management], Awaitable[Mapping[str, Any]]]) -> Tried:
-    rehearsal = _Rehearsal(management.database)
+async def _tried(
+    management: Management, actor: Actor, act: Callable[[Management], Awaitable[Mapping[str, Any]]]
+) -> Tried:
+    rehearsal = _Rehearsal(management.database, actor.token.owner)
     token = await act(replace(management, database=cast("Database", rehearsal)))
     return Tried(token, rehearsal.waiting)
 
@@ -96,8 +99,9 @@ class _UndoneError(Exception):
 class _Rehearsal:
     """In place of the database, for a write path that takes one transaction: runs it, looks, and undoes it."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, viewer: NodeId) -> None:
         self._database = database
+        self._viewer = viewer
         self.waiting: Sequence[Mapping[str, Any]] = ()
 
     async def run_in_transaction(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
@@ -118,7 +122,7 @@ class _Rehearsal:
             return ()
         family = (await tokens.get(conn, token_id)).family
         found, _ = await grant_lists.list_requests(conn, _pending(family), limit=_MOST, cursor=None)
-        return await describe_requests(conn, found)
+        return await describe_requests(conn, found, self._viewer)
 
 
 def _id_of(done: Any) -> TokenId | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
@@ -23,12 +23,13 @@ from authz_service.engine.model import PermissionRequest, Request
 from authz_service.engine.shrink import Shrunk, shrink
 from authz_service.engine.shrink import Used as Use
 from authz_service.errors import ConflictError, NotFoundError
-from authz_service.store import changes, directory, usage
+from authz_service.store import changes, usage
 from authz_service.store.changes import format_revision
 from authz_service.store.paging import read_cursor, write_cursor
+from authz_service.store.seen import load_seen_paths
 from authz_service.store.token_rows import TokenRecord
 from authz_service.store.usage import ANYWHERE, MANY, Span, Used
-from authz_service.tokens.model import Scope, TokenId, TokenKind
+from authz_service.tokens.model import ReachKind, Scope, TokenId, TokenKind
 
 DAYS: Final = 30
 _SETTLING: Final = timedelta(days=7)
@@ -65,7 +66,7 @@ async def show_usage(management: Management, actor: Actor, token_id: str, query:
             start = sum((one.catalog, one.permission, one.place) <= after for one in used)
         page = used[start : start + query.limit]
         more = start + query.limit < len(used)
-        names = await _names(conn, page)
+        names = await _names(conn, authority, page)
         places = None if whole else {one.place for one in used}
         span = await usage.load_span(conn, tokens, days=query.days, places=places)
         networks = await usage.load_networks(conn, record.token.id) if whole else ()
@@ -104,9 +105,10 @@ async def _is_inside(authority: Authority, used: Used) -> bool:
     return used.place.isdigit() and await authority.may_at_group_of(READ, int(used.place))
 
 
-async def _names(conn: AsyncConnection, used: Sequence[Used]) -> dict[str, str]:
-    """Places as they are called today; a node that is gone keeps its number."""
-    found = await directory.load_paths(conn, sorted({int(one.place) for one in used if one.place.isdigit()}))
+async def _names(conn: AsyncConnection, authority: Authority, used: Sequence[Used]) -> dict[str, str]:
+    """Places as they are called today; a node that is gone, or not to be seen (D5), keeps its number."""
+    numbers = sorted({int(one.place) for one in used if one.place.isdigit()})
+    found = await load_seen_paths(conn, authority.token.owner, numbers)
     return {str(node): format_target(kind, path) for node, (kind, path) in found.items()}
 
 
@@ -231,12 +233,22 @@ async def _suggest(
         targets |= shrunk.suggestion.targets
         unused += unused_of(own, catalog, {use.permission for use in uses})
     others = {node for scope in scopes for node in scope.reach.nodes} | {token.resource_owner}
-    named = sorted(node for node in others if isinstance(node, int) and node not in targets)
-    for node, (kind, path) in (await directory.load_paths(conn, named)).items():
-        targets[node] = format_target(kind, path)
+    numbers = sorted(node for node in {*others, *targets} if isinstance(node, int))
+    paths = await load_seen_paths(conn, authority.token.owner, numbers)
+    targets = {node: text for node, text in targets.items() if isinstance(node, str)}
+    targets |= {node: format_target(kind, path) for node, (kind, path) in paths.items()}
     targets |= {node: node for node in others if isinstance(node, str) and node not in targets}
     span = await usage.load_span(conn, tokens, days=days)
+    scopes = [named for scope in scopes if (named := _named(scope, targets)) is not None]
     return _Suggested(record, tuple(scopes), targets, span, tuple(dict.fromkeys(unused)), catalogs)
+
+
+def _named(scope: Scope, targets: Mapping[NodeId, str]) -> Scope | None:
+    """The scope without nodes that have no name: nobody is told of a place, nor given it, that they may not see."""
+    if scope.reach.kind is not ReachKind.SELECTED:
+        return scope
+    nodes = tuple(node for node in scope.reach.nodes if node in targets)
+    return replace(scope, reach=replace(scope.reach, nodes=nodes)) if nodes else None
 
 
 def _use(used: Used) -> Use:

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from authz_service.admin.management import labels
 from authz_service.directory.model import NodeId, NodeKind, format_target
 from authz_service.store import directory
+from authz_service.store.seen import load_seen_paths
 from authz_service.store.token_lists import TokenState
 from authz_service.store.token_rows import TokenRecord
 from authz_service.tokens.model import ReachKind, Scope, Token, TokenKind
@@ -26,19 +27,22 @@ class Names:
     usernames: Mapping[int, str]
 
     def target(self, node: NodeId) -> str | None:
-        """None when the node is gone."""
+        """None when the node is gone, or the viewer may not see it."""
         return self.targets.get(node) if isinstance(node, int) else node
 
     def owner(self, owner: NodeId) -> str:
         return self.usernames.get(owner, "") if isinstance(owner, int) else owner
 
 
-async def load_names(conn: AsyncConnection, records: Sequence[TokenRecord]) -> Names:
-    """The names of all that these tokens speak of, in one statement and one more for each deleted owner."""
+async def load_names(conn: AsyncConnection, records: Sequence[TokenRecord], viewer: NodeId | None) -> Names:
+    """The names of all that these tokens speak of and the viewer sees (D5), in a few statements for all of them.
+
+    It is one more for each deleted owner. None sees what everybody sees: for the owners' names alone.
+    """
     owners = {record.token.owner for record in records} | {record.created_by_user for record in records}
     nodes = {node for record in records for node in _nodes_of(record.token)}
     wanted = sorted(node for node in owners | nodes if isinstance(node, int))
-    found = await directory.load_paths(conn, wanted)
+    found = await load_seen_paths(conn, viewer, wanted)
     usernames = {node: path for node, (kind, path) in found.items() if kind is NodeKind.USER}
     for owner in owners:
         if isinstance(owner, int) and owner not in usernames:
@@ -82,6 +86,9 @@ def describe_token(
     catalogs = token.catalogs
     if not whole and token.kind is not TokenKind.LEGACY:
         catalogs = {name: version for name, version in catalogs.items() if name in {one.catalog for one in scopes}}
+    spoken = {node for scope in scopes for node in _shown_nodes(scope, only)}
+    if whole and token.resource_owner is not None:
+        spoken.add(token.resource_owner)
     return {
         "id": token.id,
         "name": token.name,
@@ -111,6 +118,7 @@ def describe_token(
         "imported_as": record.foreign_prefix if whole else None,
         "etag": etag_of(record) if whole else None,
         "partial": not whole,
+        "unseen_nodes": sum(names.target(node) is None for node in spoken),
         "grants": [],
     }
 
@@ -135,9 +143,13 @@ def etag_of(record: TokenRecord) -> str:
     return f'"{hashlib.sha256(repr(said).encode()).hexdigest()[:32]}"'
 
 
+def _shown_nodes(scope: Scope, only: Collection[NodeId] | None) -> list[NodeId]:
+    return [node for node in scope.reach.nodes if only is None or node in only]
+
+
 def _describe_scope(scope: Scope, names: Names, only: Collection[NodeId] | None) -> dict[str, Any]:
-    """Nodes that are gone have no path any more and are left out."""
-    nodes = [node for node in scope.reach.nodes if only is None or node in only]
+    """Nodes without a name, which are gone or not to be seen, are left out."""
+    nodes = _shown_nodes(scope, only)
     reach: dict[str, Any] = {"kind": scope.reach.kind.value}
     if scope.reach.kind is ReachKind.SELECTED:
         targets = [names.target(node) for node in nodes]

@@ -126,7 +126,7 @@ class TokenListQuery(Query):
     )
     node: Annotated[
         PlainText | None,
-        Field(max_length=1100, description="a group, project or user: tokens that selected it or what lies below it"),
+        Field(max_length=1100, description="a group, project or user: tokens that reach into it"),
     ] = None
     kind: TokenKind | None = None
     state: TokenState | None = None
@@ -155,7 +155,7 @@ class RevokeQuery(Query):
 
 
 class ReachAnswer(BaseModel):
-    """Where a scope applies. Selected nodes go by their paths of today; those that are gone are left out."""
+    """Where a scope applies. Nodes go by their paths of today; those gone or not to be seen are left out."""
 
     kind: ReachKind
     nodes: list[str] = Field(default_factory=list)
@@ -212,6 +212,9 @@ class TokenView(BaseModel):
     imported_as: str | None = Field(None, description="what its secret begins with, where another system made it")
     etag: str | None = Field(None, description="for `If-Match` of an edit; null where only a part is shown")
     partial: bool = Field(description="only what lies inside groups that the caller manages is shown")
+    unseen_nodes: int = Field(
+        0, description="selected nodes, and a resource owner, that are gone or that the caller may not see: not named"
+    )
     grants: list[str] = Field(description="groups whose approval the token has or waits for")
 
 
