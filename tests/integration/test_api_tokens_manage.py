@@ -1,4 +1,5 @@
 import asyncio
+import json
 
 import pytest
 from sqlalchemy import text
@@ -66,8 +67,8 @@ async def test_lists_are_filtered(stage):
     assert await names("?catalog=gitlab") == set(given)
     assert await names("?catalog=github") == set()
     assert await names("?permission=job:run") == {"dana both"}
-    assert await names("?node=group:acme") == {"dana web", "dana both"}
-    assert await names("?node=acme/web") == {"dana web"}
+    assert await names("?node=group:acme") == {"dana web", "dana both", "bot"}
+    assert await names("?node=acme/web") == {"dana web", "bot"}
     assert await names("?search=DAN") == {"dana web", "dana both"}
     assert await names("?search=%25") == set()
     assert await names("?owner=nobody") == set()
@@ -125,6 +126,47 @@ async def test_a_group_owner_sees_of_a_token_what_lies_inside_the_group(stage):
     assert await listed(stage, olga, "?owner=bot") == [given["bot"]]
     dana = (await stage.give("dana", await stage.scope_at("authz", ["group:acme"], "token:read")))[1]
     assert (await stage.call("GET", "/v1/tokens?node=group:acme", dana)).status_code == 403
+
+
+async def test_an_admin_finds_the_tokens_that_reach_into_a_place_as_its_groups_owner_does(stage):
+    """By what they selected there, above and below, and what their owners are; only what is shown differs."""
+    given = await given_tokens(stage)
+    await stage.apply(
+        {"type": "membership", "user": "eve", "node": "acme/tools/lint", "role": "guest"},
+        {"type": "user", "username": "chief", "external_id": "20", "admin": True},
+    )
+    for name, owner, more in (
+        ("above", "dana", [await stage.scope_at("gitlab", ["group:acme"], "job:read")]),
+        ("members", "dana", [scope("gitlab", "all_memberships", "job:read")]),
+        ("below", "eve", [scope("gitlab", "all_memberships", "job:read")]),
+        ("personal", "dana", [scope("gitlab", "personal_projects", "job:read")]),
+    ):
+        given[name] = (await stage.give(owner, *more))[0]
+    given["coarse"] = (await stage.give("chief", catalogs={"gitlab": 1}, legacy_scopes=("api",)))[0]
+    named = {token: name for name, token in given.items()}
+    admin = await stage.admin()
+    _, olga = await stage.give("olga", await stage.scope_at("authz", ["group:acme"], "token:read"))
+
+    async def found(secret: str, node: str) -> list[set[str]]:
+        rows = (await stage.call("GET", f"/v1/token-export?node={node}", secret)).text.splitlines()
+        ids = [await listed(stage, secret, f"?node={node}"), [json.loads(row)["id"] for row in rows]]
+        return [{named[one] for one in each if one in named} for each in ids]
+
+    reaching = {
+        "group:acme": {"dana web", "dana both", "bot", "above", "members", "below", "coarse"},
+        "group:acme/tools": {"dana both", "bot", "above", "members", "below", "coarse"},
+        "project:acme/web": {"dana web", "bot", "above", "members", "coarse"},
+        "project:acme/tools/lint": {"dana both", "bot", "above", "members", "below", "coarse"},
+    }
+    for node, names in reaching.items():
+        assert await found(admin, node) == [names] * 2, node
+        assert await found(olga, node) == [names] * 2, node
+    assert await found(admin, "project:dana/notes") == [{"members", "personal", "coarse"}] * 2
+    parts = (await stage.call("GET", "/v1/tokens?node=project:acme/web", olga)).json()["items"]
+    [above] = [one for one in parts if one["id"] == given["above"]]
+    assert above["partial"]
+    assert above["scopes"][0]["reach"]["nodes"] == ["project:acme/web"]
+    assert "group:acme" not in str([one["scopes"] for one in parts])
 
 
 async def test_a_token_one_may_not_see_and_one_that_is_not_there_answer_alike(stage):

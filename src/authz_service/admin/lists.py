@@ -18,7 +18,7 @@ from authz_service.admin.reaches import unknown_target
 from authz_service.admin.tokens import READ
 from authz_service.admin.usage import mark_wide
 from authz_service.admin.views import describe_token, load_names
-from authz_service.directory.model import NodeId, NodeKind
+from authz_service.directory.model import NodeId
 from authz_service.errors import Fault, ForbiddenError, InvalidInputError
 from authz_service.store import directory, token_lists
 from authz_service.store.changes import format_revision
@@ -49,10 +49,10 @@ class TokenQuery:
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """Whose tokens, about which nodes, and whether only what lies among these nodes is shown."""
+    """Whose tokens, reaching into which node, and whether only what lies inside is shown."""
 
     owner: NodeId | None = None
-    nodes: tuple[int, ...] | None = None
+    node: int | None = None
     partial: bool = False
     inside: Inside | None = None
 
@@ -70,8 +70,7 @@ async def list_tokens(management: Management, actor: Actor, query: TokenQuery) -
             # What the actor does not see of a token must not be told by whether it is in the list either.
             catalog=None if view.partial else query.catalog,
             permission=None if view.partial else query.permission,
-            nodes=None if view.inside is not None else view.nodes,
-            inside=None if view.inside is None else view.inside.group,
+            inside=view.node,
             search=query.search,
             sessions=query.sessions,
             parent=None if query.parent is None or view.partial else TokenId(query.parent),
@@ -79,16 +78,15 @@ async def list_tokens(management: Management, actor: Actor, query: TokenQuery) -
         page = await token_lists.list_page(conn, wanted, sort=query.sort, limit=query.limit, cursor=query.cursor)
         items = page.items if view.inside is None else tuple(map(view.inside.clip, page.items))
         if view.partial:
-            items = tuple(one for one in items if _seems(one, query, view))
+            items = tuple(one for one in items if _seems(one, query))
         names = await load_names(conn, items, authority.token.owner)
-        only = frozenset(view.nodes or ()) if view.partial else None
-        clipped = view.inside is not None and view.partial
+        only = None if view.inside is None else view.inside.nodes
         now = authority.world.now
         groups = await load_groups(conn, items, authority.token.owner, only)
         marks = await mark_wide(conn, management, items, now) if only is None else {}
         return {
             "items": [
-                describe_token(record, names, now, only=only, clipped=clipped)
+                describe_token(record, names, now, only=only, clipped=only is not None)
                 | {"grants": groups.get(record.family, []), "privilege": marks.get(record.token.id)}
                 for record in items
             ],
@@ -97,10 +95,9 @@ async def list_tokens(management: Management, actor: Actor, query: TokenQuery) -
         }
 
 
-def _seems(record: TokenRecord, query: TokenQuery, view: _View) -> bool:
+def _seems(record: TokenRecord, query: TokenQuery) -> bool:
     """Whether what is shown of a token is what was asked for. A page of these may hold fewer than `limit`."""
-    nodes = frozenset(view.nodes or ())
-    scopes = [one for one in record.token.scopes if view.inside is not None or not nodes.isdisjoint(one.reach.nodes)]
+    scopes = record.token.scopes
     legacy = record.token.kind is TokenKind.LEGACY
     catalogs = set(record.token.catalogs) if legacy else {one.catalog for one in scopes}
     return (
@@ -128,11 +125,11 @@ async def _view_of(conn: AsyncConnection, management: Management, authority: Aut
             if not await authority.may_at_group_of(READ, place.id):
                 raise ForbiddenError(f"this token may not see tokens there: it needs `{READ}` at the group")
             view = replace(view, partial=True)
-        _, below = await directory.load_descendants(conn, int(place.id))
-        view = replace(view, nodes=(int(place.id), *(int(node.id) for node in below)))
-        if view.partial and place.kind is NodeKind.GROUP:
-            above = frozenset(int(one) for one in place.chain[1:])
-            view = replace(view, inside=Inside(int(place.id), frozenset(view.nodes or ()), above))
+        view = replace(view, node=int(place.id))
+        if view.partial:
+            _, below = await directory.load_descendants(conn, int(place.id))
+            nodes = frozenset({int(place.id), *(int(node.id) for node in below)})
+            view = replace(view, inside=Inside(int(place.id), nodes, frozenset(int(one) for one in place.chain[1:])))
     if everything or query.owner is not None or query.node is not None:
         return view
     if not await authority.may_for(READ, authority.token.owner):

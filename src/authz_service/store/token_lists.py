@@ -22,12 +22,13 @@ from sqlalchemy import (
     or_,
     select,
     text,
+    true,
     tuple_,
     union,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from authz_service.directory.model import NodeId
+from authz_service.directory.model import INSTANCE_ID, NodeId
 from authz_service.store.changes import Stamp, load_stamped
 from authz_service.store.directory import above_ids, below_ids
 from authz_service.store.paging import bad_cursor, like, page_size, read_cursor, write_cursor
@@ -70,7 +71,7 @@ class TokenFilter:
     permission: str | None = None
     nodes: Sequence[int] | None = None
     inside: int | None = None
-    """A group: tokens that reach into it, by what they selected or by what their owner is."""
+    """A place: tokens that reach into it, by what they selected or by what their owner is."""
     search: str | None = None
     sessions: bool = True
     family: TokenId | None = None
@@ -214,16 +215,24 @@ _REACHED: Final = text("""
 """)
 
 
-def _reaches_into(group: int) -> ColumnElement[bool]:
-    """Selected something in it or above it; or a coarse token, or all memberships, of a member there or above."""
-    places = union(select(below_ids(group).c.id), select(above_ids(group).c.id)).subquery("places")
+def _reaches_into(place: int) -> ColumnElement[bool]:
+    """Selected something in it or above it; or a coarse token, or all memberships, of a member there or above.
+
+    The owner of a namespace is a member of all in it, and the instance lies above all (D1, D3).
+    """
+    if place == INSTANCE_ID:
+        return true()
+    above = above_ids(place)
+    places = union(select(below_ids(place).c.id), select(above.c.id)).subquery("places")
     here = select(places.c.id)
     selected = exists().where(token_node.c.token_id == token.c.id, token_node.c.node_id.in_(here))
     member = exists().where(membership.c.user_id == token.c.owner_id, membership.c.node_id.in_(here))
     admin = exists().where(account.c.node_id == token.c.owner_id, account.c.admin)
     legacy = token.c.kind == TokenKind.LEGACY.value
     everywhere = token.c.scopes.contains([{"reach": {"kind": ReachKind.ALL_MEMBERSHIPS.value}}])
-    return or_(selected, and_(or_(legacy, everywhere), member), and_(legacy, admin))
+    personal = token.c.scopes.contains([{"reach": {"kind": ReachKind.PERSONAL_PROJECTS.value}}])
+    own = and_(or_(legacy, everywhere, personal), token.c.owner_id.in_(select(above.c.id)))
+    return or_(selected, and_(or_(legacy, everywhere), member), own, and_(legacy, admin))
 
 
 def _dated(wanted: TokenFilter) -> list[ColumnElement[bool]]:

@@ -94,7 +94,8 @@ async def list_tokens(
 ) -> Any:
     """Needs `token:read`. Without `owner` and `node`, an admin gets all tokens and everybody else their own.
 
-    Group owners name their group as `node`, and see of each token what lies inside it.
+    With `node`, those that reach into it, by what they selected or by what their owner is. Group owners name their
+    group, or what lies in it, and see of each token what lies inside.
     """
     no_store(response)
     return await lists.list_tokens(services.management, actor, query.query())
