@@ -160,7 +160,8 @@ def test_a_token_is_made_shown_listed_and_revoked(dev):
     listed = run("token", "list", "--output", "json", env=admin)
     assert token_id in {one["id"] for one in json.loads(listed.stdout)}
     assert secret not in listed.stdout
-    assert run("token", "revoke", token_id, env=admin).returncode == 0
+    assert run("token", "revoke", token_id, "--reason", "a test", env=admin).returncode == 0
+    assert "revoked on request: a test" in run("token", "show", token_id, env=admin).stdout
     assert run("whoami", env=own).returncode == 1
 
 

@@ -221,6 +221,32 @@ async def test_a_revoke_takes_a_revision_and_goes_on_record_once(stage):
     assert [(row.entry.subject, row.revision) for row in rows] == [(issued["id"], int(first.rsplit(".", 1)[1]))]
 
 
+async def test_a_revoke_may_say_why_and_nothing_else(stage):
+    admin = await stage.admin()
+    held = await stage.scope_at("gitlab", ["acme/web", "hidden"], "job:read")
+    token, secret = await stage.give("dana", held)
+    _, other = await stage.give("dana", held)
+    for body in ({"reasons": "x"}, {"reason": 1}, {"reason": "x" * 1001}, [], {"reason": "x", "wait": True}):
+        for caller, path in ((admin, f"/v1/tokens/{token}"), (secret, "/v1/self")):
+            answer = await stage.call("DELETE", path, caller, body)
+            assert (answer.status_code, answer.json()["code"]) == (400, "invalid_body"), body
+    assert await stage.allows(secret)
+    for caller, path in ((admin, f"/v1/tokens/{token}"), (other, "/v1/self")):
+        answer = (await stage.call("DELETE", path, caller, {"reason": "the laptop of hidden/plan is lost"})).json()
+        assert answer["revoked_reason"] == "revoked on request: the laptop of hidden/plan is lost"
+    again = await stage.call("DELETE", f"/v1/tokens/{token}", admin, {"reason": "another"})
+    assert again.json()["revoked_reason"] == "revoked on request: the laptop of hidden/plan is lost"
+    async with stage.database.read() as conn:
+        rows, _ = await audit.list_page(conn, audit.AuditFilter(action="token.revoke"))
+    assert [row.entry.details["reason"] for row in rows] == ["the laptop of hidden/plan is lost"] * 2
+    _, olga = await stage.give("olga", await stage.scope_at("authz", ["group:acme"], "token:read"))
+    for path in (f"/v1/tokens/{token}", f"/v1/tokens/{token}/blast-radius", "/v1/tokens?node=group:acme"):
+        part = await stage.call("GET", path, olga)
+        assert part.status_code == 200
+        assert "revoked on request" in part.text
+        assert "hidden" not in part.text
+
+
 async def test_what_hangs_under_a_revoked_token_is_revoked_with_it(stage):
     held = await stage.scope_at("gitlab", ["acme/web"], "job:read")
     top, _ = await stage.give("dana", held)

@@ -10,7 +10,7 @@ from authz_service.admin.management import Actor, Management
 from authz_service.admin.searching import EffectiveQuery, list_effective
 from authz_service.admin.tokens import find_seen, may_see_whole
 from authz_service.admin.usage import UsageQuery, show_usage
-from authz_service.admin.views import format_moment, state_of
+from authz_service.admin.views import format_moment, revoked_reason, state_of
 from authz_service.pdp.search import Search
 from authz_service.store import events, usage
 
@@ -36,7 +36,7 @@ async def show_blast_radius(
             **reach,
             "state": state_of(record.token, authority.world.now).value,
             "revoked_at": format_moment(record.token.revoked_at),
-            "revoked_reason": record.revoked_reason,
+            "revoked_reason": revoked_reason(record, whole=whole),
             "last_used_at": format_moment(record.last_used_at),
             "related": sorted(one for one in line if one != record.token.id),
             "days": days,

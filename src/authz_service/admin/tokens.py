@@ -17,7 +17,7 @@ from authz_service.admin.issuing import CREATE, CREATE_ANY, Issue, IssueReader
 from authz_service.admin.management import Actor, Management, labels
 from authz_service.admin.policy_checks import require_admitted
 from authz_service.admin.shares import find_share
-from authz_service.admin.views import describe_token, load_names
+from authz_service.admin.views import ON_REQUEST, describe_token, load_names
 from authz_service.admin.within import find_beyond
 from authz_service.directory.model import NodeId
 from authz_service.errors import ConflictError, Fault, ForbiddenError, NotFoundError
@@ -31,7 +31,6 @@ from authz_service.tokens.secret import is_token_id, new_secret, new_token_id
 
 READ: Final = "token:read"
 REVOKE: Final = "token:revoke"
-ON_REQUEST: Final = "revoked on request"
 _WITH_PARENT: Final = "its parent was revoked"
 _REPLACED: Final = "what replaced it was revoked"
 
@@ -206,8 +205,10 @@ async def visible_nodes(authority: Authority, record: TokenRecord) -> frozenset[
     return frozenset(found)
 
 
-async def revoke_token(management: Management, actor: Actor, token_id: str, *, wait: bool = False) -> Mapping[str, Any]:
-    """Revoke this very token and all that hangs under it; once more changes nothing.
+async def revoke_token(
+    management: Management, actor: Actor, token_id: str, reason: str = "", *, wait: bool = False
+) -> Mapping[str, Any]:
+    """Revoke this very token and all that hangs under it; once more changes nothing, the reason included.
 
     With `wait`, returns when no replica can allow by it any more. Raises NotFoundError, ForbiddenError.
     """
@@ -218,17 +219,19 @@ async def revoke_token(management: Management, actor: Actor, token_id: str, *, w
         if record is None or not await authority.may_for(REVOKE, record.token.owner):
             await find_seen(conn, authority, token_id)
             raise ForbiddenError(f"this token may not revoke that one: it needs `{REVOKE}` for its owner")
-        return await _revoke(conn, authority, record.token.id, wait=wait)
+        return await _revoke(conn, authority, record.token.id, reason, wait=wait)
 
     return await _settle(management, await management.database.run_in_transaction(work), wait=wait)
 
 
-async def revoke_self(management: Management, actor: Actor, *, wait: bool = False) -> Mapping[str, Any]:
+async def revoke_self(
+    management: Management, actor: Actor, reason: str = "", *, wait: bool = False
+) -> Mapping[str, Any]:
     """Revoke the token that asks for it; it needs no permission for that."""
 
     async def work(conn: AsyncConnection) -> tuple[Mapping[str, Any], Stamp]:
         authority = await Authority.open(conn, management, actor, hold=True)
-        return await _revoke(conn, authority, authority.token.id, wait=wait)
+        return await _revoke(conn, authority, authority.token.id, reason, wait=wait)
 
     return await _settle(management, await management.database.run_in_transaction(work), wait=wait)
 
@@ -241,16 +244,16 @@ async def _settle(management: Management, done: tuple[Mapping[str, Any], Stamp],
 
 
 async def _revoke(
-    conn: AsyncConnection, authority: Authority, token_id: TokenId, *, wait: bool
+    conn: AsyncConnection, authority: Authority, token_id: TokenId, reason: str, *, wait: bool
 ) -> tuple[Mapping[str, Any], Stamp]:
     touched = ChangeSet()
     if wait:
         touched.touch(ChangeKind.BARRIER, token_id)
-    revoked = await revoke_line(conn, touched, token_id, reason=ON_REQUEST)
+    revoked = await revoke_line(conn, touched, token_id, reason=f"{ON_REQUEST}: {reason}" if reason else ON_REQUEST)
     stamp = await changes.append(conn, touched)
     record = await tokens.get(conn, token_id)
     if revoked:
-        details = {"also": [one for one in revoked if one != token_id]}
+        details = {"also": [one for one in revoked if one != token_id], "reason": reason}
         await audit.insert(conn, entry_of("token.revoke", record, authority, details), stamp)
         await append_event(conn, event_of_token(EventKind.TOKEN_REVOKED, record.token, reason=ON_REQUEST))
     return await show_record(conn, authority, record, stamp), stamp

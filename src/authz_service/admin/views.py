@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -17,6 +17,9 @@ from authz_service.store.seen import load_seen_paths
 from authz_service.store.token_lists import TokenState
 from authz_service.store.token_rows import TokenRecord
 from authz_service.tokens.model import ReachKind, Scope, Token, TokenKind
+
+ON_REQUEST: Final = "revoked on request"
+"""Why a token ended that somebody revoked; where they said why, `: ` and their words follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,7 @@ def describe_token(
         "not_before": format_moment(token.not_before),
         "expires_at": format_moment(token.expires_at),
         "revoked_at": format_moment(token.revoked_at),
-        "revoked_reason": record.revoked_reason,
+        "revoked_reason": revoked_reason(record, whole=whole),
         "last_used_at": format_moment(record.last_used_at),
         "reason": record.reason if whole else "",
         "parent": token.parent if whole else None,
@@ -121,6 +124,12 @@ def describe_token(
         "unseen_nodes": sum(names.target(node) is None for node in spoken),
         "grants": [],
     }
+
+
+def revoked_reason(record: TokenRecord, *, whole: bool) -> str | None:
+    """Without the words of whoever revoked it for those who see the token in part: these may name other places (M3)."""
+    reason = record.revoked_reason
+    return ON_REQUEST if not whole and reason is not None and reason.startswith(ON_REQUEST) else reason
 
 
 def etag_of(record: TokenRecord) -> str:

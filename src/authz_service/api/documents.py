@@ -52,14 +52,18 @@ _WHEN: Final[Mapping[int, str]] = {
 
 
 def body_of(
-    model: type[BaseModel], *, media_type: str = "application/json", examples: Mapping[str, object] | None = None
+    model: type[BaseModel],
+    *,
+    media_type: str = "application/json",
+    examples: Mapping[str, object] | None = None,
+    required: bool = True,
 ) -> dict[str, Any]:
     """For a route's `openapi_extra`: its request body, which the route reads and checks by itself."""
     _DOCUMENTED[model.__name__] = model
     content: dict[str, Any] = {"schema": {"$ref": _COMPONENTS.format(model=model.__name__)}}
     if examples:
         content["examples"] = {name: {"value": value} for name, value in examples.items()}
-    return {"requestBody": {"required": True, "content": {media_type: content}}}
+    return {"requestBody": {"required": required, "content": {media_type: content}}}
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

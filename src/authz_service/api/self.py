@@ -17,7 +17,8 @@ from authz_service.api.admin.privilege_shapes import EffectiveListQuery, Effecti
 from authz_service.api.admin.shapes import Revision, Strict
 from authz_service.api.admin.token_life import ISSUED, read_rotation, render_issued
 from authz_service.api.admin.token_life_shapes import RotateBody
-from authz_service.api.admin.token_shapes import IssuedToken, RevokeQuery, TokenAnswer
+from authz_service.api.admin.token_shapes import IssuedToken, RevocationBody, RevokeQuery, TokenAnswer
+from authz_service.api.admin.tokens import read_revocation
 from authz_service.api.callers import ActorHere, RotatingActor
 from authz_service.api.check.bodies import FixAnswer
 from authz_service.api.documents import authenticated, body_of
@@ -112,13 +113,24 @@ async def show_self(services: ServicesHere, actor: ActorHere, response: Response
     return await tokens.show_self(services.management, actor)
 
 
-@router.delete("", response_model=TokenAnswer, responses=authenticated(), summary="Revoke the presented token")
+@router.delete(
+    "",
+    response_model=TokenAnswer,
+    responses=authenticated(413),
+    openapi_extra=body_of(RevocationBody, required=False),
+    summary="Revoke the presented token",
+)
 async def revoke_self(
-    services: ServicesHere, actor: ActorHere, response: Response, query: Annotated[RevokeQuery, Query()]
+    services: ServicesHere,
+    actor: ActorHere,
+    request: Request,
+    response: Response,
+    query: Annotated[RevokeQuery, Query()],
 ) -> Any:
     """Needs no permission, and ends for ever what was issued under it too."""
+    said = await read_revocation(request)
     no_store(response)
-    return await tokens.revoke_self(services.management, actor, wait=query.wait)
+    return await tokens.revoke_self(services.management, actor, said.reason, wait=query.wait)
 
 
 @router.post(

@@ -149,6 +149,7 @@ def show_token(
 @tokens.command("revoke")
 def revoke_token(
     token_id: Annotated[str, typer.Argument(metavar="ID", help="the public id, `tok_…`")],
+    reason: Annotated[str, typer.Option(help="why: its owner, admins and the audit are told")] = "",
     wait: Annotated[bool, typer.Option("--wait", help="until no replica can allow it any more")] = False,
     url: Url = None,
     token_file: TokenFile = None,
@@ -156,7 +157,9 @@ def revoke_token(
     """Revoke a token for good."""
     params = {"wait": "true"} if wait else None
     with connect(url, token_file, timeout=60.0 if wait else 10.0) as client:
-        client.document(Call("DELETE", f"/v1/tokens/{quote(token_id, safe='')}", params=params))
+        path = f"/v1/tokens/{quote(token_id, safe='')}"
+        said = msgspec.json.encode({"reason": reason}) if reason else None
+        client.document(Call("DELETE", path, said, params=params))
     print_note(f"{token_id} is revoked" + (" everywhere" if wait else ""))
 
 

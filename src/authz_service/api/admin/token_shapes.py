@@ -154,6 +154,12 @@ class RevokeQuery(Query):
     )
 
 
+class RevocationBody(Strict):
+    """What may be said of a revocation."""
+
+    reason: str = Field("", max_length=1000, description="why, for the token's owner, for admins and for the audit")
+
+
 class ReachAnswer(BaseModel):
     """Where a scope applies. Nodes go by their paths of today; those gone or not to be seen are left out."""
 
@@ -200,7 +206,10 @@ class TokenView(BaseModel):
     not_before: MomentText | None
     expires_at: MomentText | None
     revoked_at: MomentText | None
-    revoked_reason: str | None
+    revoked_reason: str | None = Field(
+        description="`revoked on request`, where the whole token is shown with `: ` and the reason that was given; "
+        "or what else ended it"
+    )
     last_used_at: MomentText | None
     reason: str
     parent: str | None = Field(description="the token that this one is a child of")

@@ -13,6 +13,7 @@ from authz_service.api.admin.headers import ETAG, IdempotencyKey, set_etag
 from authz_service.api.admin.token_life import ISSUED, render_issued
 from authz_service.api.admin.token_shapes import (
     IssuedToken,
+    RevocationBody,
     RevokeQuery,
     TokenAnswer,
     TokenBody,
@@ -115,10 +116,17 @@ async def show_token(services: ServicesHere, actor: ActorHere, response: Respons
     return found
 
 
-@router.delete("/tokens/{token_id}", response_model=TokenAnswer, responses=authenticated(404), summary="Revoke a token")
+@router.delete(
+    "/tokens/{token_id}",
+    response_model=TokenAnswer,
+    responses=authenticated(404, 413),
+    openapi_extra=body_of(RevocationBody, required=False),
+    summary="Revoke a token",
+)
 async def revoke_token(
     services: ServicesHere,
     actor: ActorHere,
+    request: Request,
     response: Response,
     token_id: _Id,
     query: Annotated[RevokeQuery, Query()],
@@ -127,5 +135,12 @@ async def revoke_token(
 
     Revoking it again changes nothing and is no error.
     """
+    said = await read_revocation(request)
     no_store(response)
-    return await tokens.revoke_token(services.management, actor, token_id, wait=query.wait)
+    return await tokens.revoke_token(services.management, actor, token_id, said.reason, wait=query.wait)
+
+
+async def read_revocation(request: Request) -> RevocationBody:
+    """The body, which may be left out. Raises InvalidBodyError for any other."""
+    body = await read_body(request)
+    return read_model(RevocationBody, body) if body else RevocationBody(reason="")

@@ -75,7 +75,8 @@ async def revoke(request: Request, console: ConsoleHere, session: SignedIn, toke
     form = await read_form(request, console)
     if form.get("confirmed") != "yes":
         raise ForbiddenError("nothing was revoked: say that you mean it")
-    shown = await revoke_token(console.management, session.actor, token_id, wait=form.get("wait") == "yes")
+    wait = form.get("wait") == "yes"
+    shown = await revoke_token(console.management, session.actor, token_id, form.get("reason")[:1000], wait=wait)
     return RedirectResponse(f"/console/tokens/{shown['id']}", HTTPStatus.SEE_OTHER)
 
 
