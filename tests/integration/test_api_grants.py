@@ -33,12 +33,18 @@ async def test_a_token_waits_until_an_owner_approves_it(strict):
     assert token["grants"] == ["group:acme"]
     assert await strict.check(token) == "approval_pending"
     request = await strict.waiting()
+    waits = {"group": "group:acme", "catalog": "gitlab", "permissions": ["job:read", "job:run"]}
+    pending = [{**waits, "state": "pending", "request_id": request["id"]}]
+    assert token["approvals"] == pending
+    assert (await strict.stage.call("GET", "/v1/self", token["secret"])).json()["approvals"] == pending
     assert (request["token"]["name"], request["token"]["owner"], request["reason"]) == ("jobs", "dana", "nightly build")
     assert request["asked"] == [{"node": "project:acme/web", "permissions": ["job:read", "job:run"]}]
     approved = await strict.decide(strict.olga, request["id"])
     assert approved.status_code == 200
     assert approved.json()["closed_by"]["user"] == "olga"
     assert await strict.check(token) == "granted"
+    own = (await strict.stage.call("GET", "/v1/self", token["secret"])).json()
+    assert own["approvals"] == [{**waits, "state": "active", "request_id": None}]
     [grant] = await strict.grants(strict.olga, state="active")
     assert (grant["origin"], grant["token"]["id"]) == ("review", token["id"])
 

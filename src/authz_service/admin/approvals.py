@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -20,7 +20,7 @@ from authz_service.store.grants import By, RequestRecord
 from authz_service.store.seen import load_seen_paths
 from authz_service.store.token_rows import TokenRecord
 from authz_service.tokens.asking import Book, Ground, covers, needed
-from authz_service.tokens.grants import Approvals, Grant, GrantState, Origin, Pair, RequestState
+from authz_service.tokens.grants import Approvals, Grant, GrantRequest, GrantState, Origin, Pair, RequestState
 from authz_service.tokens.model import ReachKind, Scope, Token, TokenId, TokenKind
 from authz_service.tokens.policy import AutoApproval, outlives, set_aside
 
@@ -252,27 +252,51 @@ async def tell(conn: AsyncConnection, kind: EventKind, token: Token, group: Node
     await events.append_event(conn, Event(kind, token.id, owner, nodes, data))
 
 
-async def load_groups(
+async def load_standing(
     conn: AsyncConnection,
     records: Sequence[TokenRecord],
     viewer: NodeId | None,
     only: Collection[NodeId] | None = None,
-) -> Mapping[TokenId, list[str]]:
-    """By family: the groups whose approval a token has or waits for, by their paths of today.
+) -> Mapping[TokenId, list[dict[str, Any]]]:
+    """By family, as JSON: what groups have granted and what waits for them, by their paths of today.
 
-    Those that the viewer sees (D5); with `only`, those among these alone.
+    Of groups that the viewer sees (D5); with `only`, of those among these alone.
     """
     stood = await grants.load_of_families(conn, list({record.family for record in records}))
-    nodes: dict[TokenId, set[NodeId]] = {}
-    for family, found in stood.items():
-        waiting = {one.group for one in found.requests if one.state is RequestState.PENDING}
-        active = {one.group for one in found.grants if one.state is GrantState.ACTIVE}
-        nodes[family] = {node for node in waiting | active if only is None or node in only}
-    every = {node for of_family in nodes.values() for node in of_family}
-    paths = await load_seen_paths(conn, viewer, [node for node in every if isinstance(node, int)])
+    found: dict[TokenId, list[Grant | GrantRequest]] = {
+        family: [
+            *(one for one in of_family.requests if one.state is RequestState.PENDING),
+            *(one for one in of_family.grants if one.state is GrantState.ACTIVE),
+        ]
+        for family, of_family in stood.items()
+    }
+    groups = {one.group for of_family in found.values() for one in of_family if only is None or one.group in only}
+    paths = await load_seen_paths(conn, viewer, sorted(node for node in groups if isinstance(node, int)))
     texts: dict[NodeId, str] = {node: format_target(*named) for node, named in paths.items()}
-    texts |= {node: node for node in every if isinstance(node, str)}
-    return {family: sorted(texts[node] for node in found if node in texts) for family, found in nodes.items()}
+    texts |= {node: node for node in groups if isinstance(node, str)}
+    return {
+        family: sorted(
+            (_describe_standing(one, texts[one.group]) for one in of_family if one.group in texts),
+            key=lambda one: (one["group"], one["catalog"], one["state"]),
+        )
+        for family, of_family in found.items()
+    }
+
+
+def _describe_standing(one: Grant | GrantRequest, group: str) -> dict[str, Any]:
+    pairs, request = (one.asked, one.id) if isinstance(one, GrantRequest) else (one.pairs, None)
+    return {
+        "group": group,
+        "catalog": one.catalog,
+        "state": one.state.value,
+        "permissions": sorted({name for name, _ in pairs}),
+        "request_id": request,
+    }
+
+
+def groups_of(standing: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The groups that these speak of, each once."""
+    return sorted({one["group"] for one in standing})
 
 
 def _nodes_of(approvals: Approvals) -> list[NodeId]:

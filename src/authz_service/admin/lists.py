@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from authz_service.admin.approvals import load_groups
+from authz_service.admin.approvals import groups_of, load_standing
 from authz_service.admin.authority import Authority
 from authz_service.admin.clipping import Inside
 from authz_service.admin.faults import shown
@@ -82,12 +82,16 @@ async def list_tokens(management: Management, actor: Actor, query: TokenQuery) -
         names = await load_names(conn, items, authority.token.owner)
         only = None if view.inside is None else view.inside.nodes
         now = authority.world.now
-        groups = await load_groups(conn, items, authority.token.owner, only)
+        standing = await load_standing(conn, items, authority.token.owner, only)
         marks = await mark_wide(conn, management, items, now) if only is None else {}
         return {
             "items": [
                 describe_token(record, names, now, only=only, clipped=only is not None)
-                | {"grants": groups.get(record.family, []), "privilege": marks.get(record.token.id)}
+                | {
+                    "grants": groups_of(standing.get(record.family, [])),
+                    "approvals": standing.get(record.family, []),
+                    "privilege": marks.get(record.token.id),
+                }
                 for record in items
             ],
             "next_cursor": page.next_cursor,

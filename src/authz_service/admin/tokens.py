@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from authz_service.admin.approvals import load_groups, settle_token
+from authz_service.admin.approvals import groups_of, load_standing, settle_token
 from authz_service.admin.authority import MANAGEMENT, Authority
 from authz_service.admin.drafts import TokenDraft
 from authz_service.admin.issuing import CREATE, CREATE_ANY, Issue, IssueReader
@@ -292,8 +292,8 @@ async def show_record(
     """JSON of a token at a revision; with `only`, of a record that was cut to what lies inside (M3)."""
     names = await load_names(conn, [record], authority.token.owner)
     described = describe_token(record, names, authority.world.now, only=only, clipped=only is not None)
-    groups = (await load_groups(conn, [record], authority.token.owner, only)).get(record.family, [])
-    return described | {"grants": groups, "revision": format_revision(stamp)}
+    standing = (await load_standing(conn, [record], authority.token.owner, only)).get(record.family, [])
+    return described | {"grants": groups_of(standing), "approvals": standing, "revision": format_revision(stamp)}
 
 
 def actor_user(authority: Authority) -> int | None:

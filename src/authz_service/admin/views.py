@@ -123,6 +123,7 @@ def describe_token(
         "partial": not whole,
         "unseen_nodes": sum(names.target(node) is None for node in spoken),
         "grants": [],
+        "approvals": [],
     }
 
 

@@ -17,7 +17,7 @@ URL_VARIABLE: Final = "AUTHZ_URL"
 TOKEN_VARIABLE: Final = "AUTHZ_TOKEN"
 TOKEN_FILE_VARIABLE: Final = "AUTHZ_TOKEN_FILE"
 STDIN: Final = Path("-")
-_FOR_PROGRAMS: Final = frozenset({"scopes", "etag", "partial", "revision"})
+_FOR_PROGRAMS: Final = frozenset({"scopes", "approvals", "etag", "partial", "revision"})
 """Of a token's document what its table leaves out: the scopes have one of their own."""
 _HINT: Final = "set AUTHZ_URL to where the service answers, as `http://127.0.0.1:8080`"
 
@@ -77,8 +77,19 @@ def print_token(document: Mapping[str, Any], output: Output) -> None:
     shown = {key: _cell(value) for key, value in document.items() if key not in _FOR_PROGRAMS}
     if "expires_at" in document:
         shown["expires_at"] = shown["expires_at"] or "never"
+    if not document.get("unseen_nodes"):
+        shown.pop("unseen_nodes", None)
     print_table(("", ""), [(key.replace("_", " "), value) for key, value in shown.items() if value])
     _print_scopes(document)
+    print_waiting(document)
+
+
+def print_waiting(document: Mapping[str, Any]) -> None:
+    """What the token may not do before a group approves it, on standard error."""
+    for one in document.get("approvals") or ():
+        if one["state"] == "pending":
+            what = f"{', '.join(one['permissions'])} of {one['catalog']}"
+            print_note(f"it waits for {one['group']} to approve {what}: request {one['request_id']}")
 
 
 def can_i_list(client: Client, words: Sequence[str], output: Output) -> int:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import msgspec
 import typer
 
-from authz_service.cli.asking import connect, print_token
+from authz_service.cli.asking import connect, print_token, print_waiting
 from authz_service.cli.options import OutputKind, TokenFile, Url
 from authz_service.cli.printing import Output, UsageFault, print_json, print_note, print_table
 from authz_service.cli.syncing import sync
@@ -65,6 +65,7 @@ def create_token(
         print_json(made)
         return
     print_note(f"token {made['id']} is {made.get('state', 'made')}; its secret is shown this one time:")
+    print_waiting(made)
     print(made["secret"])
 
 

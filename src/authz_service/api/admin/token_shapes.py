@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
@@ -188,6 +188,16 @@ class CreatedBy(BaseModel):
     user: str | None
 
 
+class StandingAnswer(BaseModel):
+    """What a group has granted to a token, or what waits for the group: until then it is denied there."""
+
+    group: str
+    catalog: str
+    state: Literal["pending", "active"]
+    permissions: list[str] = Field(description="whatever is granted, or asked, anywhere in the group")
+    request_id: int | None = Field(description="of what is pending, for `/v1/grant-requests/{id}`")
+
+
 class TokenView(BaseModel):
     """A token, without its secret."""
 
@@ -225,6 +235,9 @@ class TokenView(BaseModel):
         0, description="selected nodes, and a resource owner, that are gone or that the caller may not see: not named"
     )
     grants: list[str] = Field(description="groups whose approval the token has or waits for")
+    approvals: list[StandingAnswer] = Field(
+        default_factory=list, description="of each of these: what it has or waits for"
+    )
 
 
 class TokenPrivilege(BaseModel):
