@@ -18,7 +18,7 @@ _COLON: Final = re.compile(r"[\s,\ufeff]*:")
 
 
 def find_oddity(text: str) -> str | None:
-    """What readers of this document take differently, in words for a person; None where they agree, or it is no GraphQL.
+    """What readers take differently, in words for a person; None where they agree, or where this is no GraphQL.
 
     Takes time that grows with the length of the text alone.
     """
