@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote, unquote_plus, unquote_to_bytes
 
 MAX_TARGET: Final = 8192
 """Characters of a request target, query included."""
@@ -24,6 +24,8 @@ _BROKEN_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
 _STRUCTURE: Final = re.compile(r"%(?:2[35Ff]|3[BbFf]|5[Cc])")  # / \ ; ? # and the % of a second encoding
 _ESCAPE: Final = re.compile("%..")
+_PAIRS: Final = re.compile("[&;]")
+_OVERRIDE: Final = re.compile(r"\s*[_.\[]method(?![A-Za-z0-9_-])", re.IGNORECASE)  # as PHP spells `_method`, too
 _NO_PART: Final = frozenset({"", ".", ".."})
 
 
@@ -58,14 +60,17 @@ def bad_path(message: str) -> PathFault:
 def read_target(target: str, base_path: str = "") -> RequestPath | PathFault:
     """Reads a request target in origin form, as it stood in the request line; the query is left out.
 
+    A query that names another method (`_method`) is a fault, for then the path and the method are not all of it.
     What comes back may still hold encoded separators: whether they are data, the route says (`hides_structure`).
     Whatever the text, there is no exception, and the time grows with its length alone.
     """
     if len(target) > MAX_TARGET:
         return bad_path(f"the request target is longer than {MAX_TARGET} characters")
-    path = target.partition("?")[0]
+    path, _, query = target.partition("?")
     if not _TARGET.fullmatch(target) or not (path in ("/", f"{base_path}/") or _PATH.fullmatch(path)):
         return bad_path(_fault_of(target, path))
+    if overrides_method(query):
+        return bad_path("the query holds `_method`, by which many servers take another method; leave it out")
     if path.count("/") > MAX_SEGMENTS:
         return bad_path(f"the path has more than {MAX_SEGMENTS} segments")
     if path == f"{base_path}/":
@@ -83,6 +88,13 @@ def read_target(target: str, base_path: str = "") -> RequestPath | PathFault:
         depth = base_path.count("/")
         return RequestPath(raws[depth:], texts[depth:], folds[depth:])
     return _outside(path, folds, base_path)
+
+
+def overrides_method(query: str) -> bool:
+    """Whether a parameter of this query, still encoded, is `_method` to whoever reads it, as one or as a list."""
+    if "%" not in query and "method" not in query.lower():
+        return False
+    return any(_OVERRIDE.match(unquote_plus(pair.partition("=")[0])) for pair in _PAIRS.split(query))
 
 
 _DOTS: Final = "the path has a `.` or `..` segment; resolve it before the request is sent"

@@ -61,7 +61,7 @@ class HttpRequest(One):
     method: str = Field(description="the request's method, in capitals")
     path: str = Field(
         description="the path as it was sent, still encoded, with the API's base path: `/api/v4/projects/acme%2Fweb`;"
-        " a query may stand behind it and is passed over"
+        " a query may stand behind it and is passed over, unless it holds `_method`"
     )
     target: str | None = Field(None, description="where, for operations whose path does not say: " + _PLACE)
     attributes: dict[str, Scalar] | None = Field(None, description="flat facts of the request")

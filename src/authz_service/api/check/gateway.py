@@ -18,6 +18,7 @@ from authz_service.api.check.graphql_bodies import HttpBody, read_graphql_call
 from authz_service.api.check.serving import serving_of
 from authz_service.api.state import Services, services_of
 from authz_service.api.wire import client_address, looks_like_secret, read_body
+from authz_service.catalog.canonical import overrides_method
 from authz_service.engine.model import PermissionRequest
 from authz_service.errors import (
     BodyTooLargeError,
@@ -111,7 +112,7 @@ def decide_from_memory(quick: QuickAnswers, asker: Asker, call: Call) -> Verdict
     if caller is None or asker.secret is None or call.secret is None or call.body is not None:
         return None
     try:
-        _refuse_secret(call.path)
+        _refuse_url(call)
         catalog = call.constants.get("catalog") or _only_catalog(caller)
     except (InvalidInputError, SecretInUrlError):
         return None
@@ -135,7 +136,7 @@ async def decide(
         verdict = decide_from_memory(quick, asker, call)
         if verdict is not None:
             return verdict
-        _refuse_secret(call.path)
+        _refuse_url(call)
         caller = await _find_gateway(point, asker)
         catalog = call.constants.get("catalog") or _only_catalog(caller)
         about = _about(call)
@@ -161,9 +162,12 @@ async def decide(
     return allowed(answer.token, await point.describe_use(answer.token, catalog, about))
 
 
-def _refuse_secret(path: str) -> None:
-    if looks_like_secret(path) or looks_like_secret(unquote(path)):
+def _refuse_url(call: Call) -> None:
+    """Refuses a URL with a secret in it, and one that names another method where no operation is looked for."""
+    if looks_like_secret(call.path) or looks_like_secret(unquote(call.path)):
         raise SecretInUrlError("URLs end up in logs: rotate the token that stands in this one; send it in a header")
+    if "resource" in call.constants and overrides_method(call.path.partition("?")[2]):
+        raise InvalidInputError("the URL holds `_method`, by which many servers take another method")
 
 
 async def _find_gateway(point: DecisionPoint, asker: Asker) -> Token:

@@ -16,6 +16,10 @@ CONSTANTS: Final = ("catalog", "resource", "action", "target")
 CONSTANT_HEADERS: Final = {name: f"x-authz-{name}" for name in CONSTANTS}
 BODY: Final = ("content-type", "content-encoding", "x-envoy-auth-partial-body")
 """What is said of a body that a gateway passes on."""
+OVERRIDES: Final = frozenset(
+    ("x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url")
+)
+"""Another method or path than the request line's, as many frameworks read it; where a gateway sets one, it counts."""
 _OURS: Final = "x-authz-"
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -28,13 +32,19 @@ class GatewayHeaders:
     """
 
     def __init__(self, pairs: Iterable[tuple[bytes, bytes]], names: Iterable[str]) -> None:
-        """Raises InvalidInputError for a variant with `_` of any of these names, and of whatever is `X-Authz-…`."""
+        """Raises InvalidInputError for a variant with `_` of any of these names, and of whatever is `X-Authz-…`.
+
+        So it does for one of OVERRIDES that is not among the names: the API behind would serve what nobody judged.
+        """
         wanted = frozenset(names)
         self._values: dict[str, list[str]] = {name: [] for name in wanted}
         for raw, value in pairs:
             name = raw.decode("latin-1").lower()
-            if "_" in name and ((dashed := name.replace("_", "-")) in wanted or dashed.startswith(_OURS)):
+            dashed = name.replace("_", "-")
+            if dashed != name and (dashed in wanted or dashed.startswith(_OURS)):
                 raise InvalidInputError(f"the header `{name[:64]}` is refused: others may read it as `{dashed[:64]}`")
+            if dashed in OVERRIDES and dashed not in wanted:
+                raise InvalidInputError(f"the header `{name[:64]}` is refused: it names a request that is not judged")
             if name in wanted:
                 self._values[name].append(value.decode("latin-1"))
 
