@@ -59,6 +59,12 @@ def test_calls_become_operations_under_permissions_named_by_path_tag_and_method(
     assert (catalog.name, catalog.title, catalog.owner_check) == ("corner_shops", "Corner shops", OwnerCheck.UPSTREAM)
 
 
+def test_two_spellings_are_two_places_until_somebody_says_otherwise():
+    text = drafted(document())
+    assert load_catalog(text).case_sensitive
+    assert "case_sensitive: true              # " in text
+
+
 def test_no_target_is_guessed_but_in_comments():
     text = drafted(document())
     for operation in load_catalog(text).operations.values():
