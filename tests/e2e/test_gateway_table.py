@@ -212,6 +212,7 @@ CASES = [
     ),
     Case("two tokens, the good one first", "GET", JOBS, REFUSED, headers=(("Authorization", "Bearer nonsense"),)),
     Case("the same token twice", "GET", JOBS, REFUSED, headers=(("Authorization", "{dana}"),)),
+    Case("another method in the query", "POST", f"{RETRY}?_method=DELETE", REFUSED, token="sam"),
     Case("a token in the URL", "GET", f"{JOBS}?private_token={{dana}}", REFUSED, token=None),
     Case("a token in the URL beside a good one", "GET", f"{JOBS}?private_token={{dana}}", REFUSED),
     *(
@@ -348,6 +349,70 @@ def test_a_request_hidden_in_another_does_not_get_through(stand, gateway):
             client.send_raw(trick.encode("latin-1"), seconds=1)
             client.send_raw(b"", seconds=0.3)  # what a second answer would be
         assert not [seen for seen in stand.api.seen if seen.path == RETRY], trick
+
+
+OTHER_WORDS = (
+    ("X-HTTP-Method-Override", "DELETE"),
+    ("X-HTTP-Method", "DELETE"),
+    ("X-Method-Override", "DELETE"),
+    ("X-Original-URL", "/api/v4/admin"),
+    ("X-Rewrite-URL", "/api/v4/admin"),
+    ("PRIVATE-TOKEN", "other"),
+    ("JOB-TOKEN", "other"),
+    ("DEPLOY-TOKEN", "other"),
+)
+"""Another method, path or token than those that are judged, as frameworks and APIs read them."""
+
+
+def test_the_api_reads_no_other_method_path_or_token_than_what_was_judged(stand, gateway):
+    for name, value in OTHER_WORDS:
+        for spelt in (name, name.replace("-", "_"), name.lower().replace("-", "_", 1)):
+            stand.api.seen.clear()
+            with gateway.client() as client:
+                sent = [("Authorization", f"Bearer {stand.secrets['sam']}"), (spelt, value)]
+                answer = client.send("POST", RETRY, sent, b"{}")
+            assert answer.status in (200, 400, 403), spelt
+            assert (answer.status == 200) is bool(stand.api.seen), spelt
+            for seen in stand.api.seen:
+                assert not seen.values(name), spelt
+
+
+UPGRADES = {
+    "websocket": (
+        "Connection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    ),
+    "h2c": ("Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n"),
+    "another": "Connection: upgrade\r\nUpgrade: x\r\n",
+}
+
+
+@pytest.mark.parametrize("path", [JOBS, "/api/graphql?query=%7B__typename%7D"], ids=["rest", "graphql"])
+def test_an_allowed_request_opens_no_way_for_what_nobody_asked_about(stand, gateway, path):
+    for name, headers in UPGRADES.items():
+        stand.api.seen.clear()
+        stand.api.tunnelled.clear()
+        start = f"GET {path} HTTP/1.1\r\nHost: api.test\r\nAuthorization: Bearer {stand.secrets['dana']}\r\n"
+        with gateway.client() as client:
+            answer = client.send_raw(f"{start}{headers}\r\n".encode())
+            client.send_raw(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", seconds=2)
+        assert answer.status in (200, 400, 403), name
+        assert not stand.api.tunnelled, name
+        for seen in stand.api.seen:
+            assert not seen.values("upgrade"), name
+            assert not seen.values("http2-settings"), name
+
+
+def test_no_client_takes_away_who_it_was(stand, gateway):
+    names = ("X-Authz-Owner", "X-Authz-Token-Id", "X-Authz-Permission")
+    for listed in (", ".join(names), "close, x-authz-owner", "X-Authz-Owner, Upgrade"):
+        stand.api.seen.clear()
+        with gateway.client() as client:
+            sent = [("Authorization", f"Bearer {stand.secrets['dana']}"), ("Connection", listed)]
+            answer = client.send("GET", JOBS, sent)
+        assert (answer.status == 200) is bool(stand.api.seen), listed
+        for seen in stand.api.seen:
+            assert [len(seen.values(name)) for name in names] == [1, 1, 1], listed
 
 
 PROJECTS = (

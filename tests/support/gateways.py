@@ -53,10 +53,12 @@ class Seen:
 
 @dataclass
 class Upstream:
-    """An API that says yes to everything, and remembers it."""
+    """An API that says yes to everything, to another protocol too, and remembers it."""
 
     port: int
     seen: list[Seen] = field(default_factory=list)
+    tunnelled: list[bytes] = field(default_factory=list)
+    """What came over connections that had gone over to another protocol."""
 
 
 @contextmanager
@@ -69,6 +71,9 @@ def upstream() -> Iterator[Upstream]:
         def _answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
             found.seen.append(Seen(self.command, self.path, list(self.headers.items()), body))
+            if "upgrade" in self.headers:
+                self._go_over(self.headers["upgrade"])
+                return
             text = json.dumps({"path": self.path}).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(text)))
@@ -76,6 +81,18 @@ def upstream() -> Iterator[Upstream]:
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(text)
+
+        def _go_over(self, protocol: str) -> None:
+            """Each piece that comes is answered, so that whoever sent it knows that it arrived."""
+            self.send_response(101)
+            self.send_header("Connection", "Upgrade")
+            self.send_header("Upgrade", protocol)
+            self.send_header("Sec-WebSocket-Accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+            self.end_headers()
+            self.close_connection = True
+            while piece := self.connection.recv(65536):
+                found.tunnelled.append(piece)
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
         do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _answer  # noqa: N815 - the library's names
 

@@ -196,7 +196,10 @@ class _Writer:
         if self._api.title:
             yield f"title: {json.dumps(self._api.title, ensure_ascii=False)}"
         yield "owner_check: upstream".ljust(34) + "# the API knows its owners and places itself: no directory is needed"
-        yield "case_sensitive: true".ljust(34) + "# `Acme` and `acme` are two; take this out only if the API has them as one"
+        yield (
+            "case_sensitive: true".ljust(34)
+            + "# `Acme` and `acme` are two; take this out only if the API has them as one"
+        )
         server = self._api.server
         if server is None:
             yield "# base_path: /api".ljust(34) + "# undecided: the document's server has variables"
