@@ -125,7 +125,7 @@ class DocumentReader:
 
 
 def _require_whole(document: Document, sent: DocumentText) -> None:
-    """Refuses what a request by GET leaves to a body: many gateways send none on, and many servers read it all the same.
+    """Refuses what a request by GET leaves to a body: many gateways send none on, and servers read it all the same.
 
     Raises BadDocumentError, also for a mutation.
     """
