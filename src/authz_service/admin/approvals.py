@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -13,6 +13,7 @@ from authz_service.admin.issuing import CREATE_ANY
 from authz_service.catalog.model import Catalog
 from authz_service.directory.model import INSTANCE_ID, NodeId, User, format_target
 from authz_service.store import events, grants, policies
+from authz_service.store.audit import AuditEntry
 from authz_service.store.changes import ChangeSet
 from authz_service.store.events import Event, EventKind
 from authz_service.store.grandfathering import Directory
@@ -32,11 +33,15 @@ OWNER_ROLE: Final = "owner"
 
 async def settle_token(
     conn: AsyncConnection, touched: ChangeSet, authority: Authority, record: TokenRecord, before: Token | None
-) -> None:
-    """After a creation (`before` None) or an edit: less is taken back at once, more is asked, in this transaction."""
+) -> Sequence[AuditEntry]:
+    """After a creation (`before` None) or an edit: less is taken back at once, more is asked, in this transaction.
+
+    Answers the rows of the audit for what was granted at once, which the caller inserts with its stamp.
+    """
     token = record.token
     if token.kind is TokenKind.LEGACY:
-        return
+        return ()
+    entries: list[AuditEntry] = []
     user = await authority.world.user(token.owner) if isinstance(token.owner, int) else None
     for name in sorted(token.catalogs):
         book = {policy.node: policy for policy in (await policies.load_catalog(conn, name))[1]}
@@ -48,6 +53,8 @@ async def settle_token(
         if catalog is not None:
             settling = await Settling.open(conn, touched, authority, record, catalog, book)
             await settling.settle(before)
+            entries += settling.entries
+    return entries
 
 
 def folded(token: Token, catalog: Catalog) -> Token:
@@ -84,6 +91,8 @@ class Settling:
     ground: Ground
     memberships: list[NodeId]
     approvals: Approvals
+    entries: list[AuditEntry] = field(default_factory=list)
+    """What was granted at once, for the audit."""
 
     @classmethod
     async def open(
@@ -122,29 +131,49 @@ class Settling:
             await self._read(before)
         wanted = self.needs(self.record.token)
         had = {} if before is None else self.needs(before)
+        longer = before is not None and _ends_later(self.record.token, before)
         for group in sorted({*wanted, *had}, key=str):
-            await self._settle_group(group, wanted.get(group, frozenset()), had.get(group, frozenset()))
+            await self._settle_group(group, wanted.get(group, frozenset()), had.get(group, frozenset()), longer=longer)
+        for grant in self.approvals.grants if longer else ():
+            # All memberships that are too many to be asked, and those of before: what was granted there lives longer.
+            group = grant.group
+            if group not in {*wanted, *had} and self._active(group) == grant and self.ground.approving(group) == group:
+                request = await self._pending(group)
+                stood = grant.pairs | (frozenset() if request is None else request.request.asked)
+                await self._settle_group(group, stood, stood, longer=True)
 
-    async def _settle_group(self, group: NodeId, want: frozenset[Pair], had: frozenset[Pair]) -> None:
-        way = self.ground.way
+    async def _settle_group(self, group: NodeId, want: frozenset[Pair], had: frozenset[Pair], *, longer: bool) -> None:
+        way, by = self.ground.way, By(self.authority.token.id, _user_id(self.authority))
         grant, request = self._active(group), await self._pending(group)
+        added = {pair for pair in want if not covers(had, pair, way(pair[1]))}
         kept: frozenset[Pair] = frozenset()
+        again: frozenset[Pair] = frozenset()
         if grant is not None:
             kept = self._within(grant.pairs, want)
+            if (longer or added) and not self._by_rule(group, want, by):
+                again = await self._given_by_rule_alone(group, kept)
+                kept -= again
             if kept != grant.pairs:
                 await grants.set_pairs(self.conn, self.touched, grant, kept)
         asked = frozenset() if request is None else self._within(request.request.asked, want)
-        added = {pair for pair in want if not covers(had, pair, way(pair[1]))}
         new = frozenset(pair for pair in added if not covers({*kept, *asked}, pair, way(pair[1])))
-        if new:
-            await self.ask(group, asked | new, By(self.authority.token.id, _user_id(self.authority)))
+        if new or again:
+            await self.ask(group, asked | new | again, by)
         elif request is not None and not asked:
-            by = By(self.authority.token.id, _user_id(self.authority))
             await grants.close_request(
                 self.conn, self.touched, request, RequestState.CANCELLED, by=by, reason="no longer needed"
             )
         elif request is not None and asked != request.request.asked:
             await grants.set_asked(self.conn, self.touched, request, asked)
+
+    async def _given_by_rule_alone(self, group: NodeId, kept: frozenset[Pair]) -> frozenset[Pair]:
+        """What of a grant the last approval that covers it gave by rule (P2)."""
+        stored = await grants.load_approved(self.conn, self.record.family, self.catalog.name, group)
+        found: set[Pair] = set()
+        for pair in kept:
+            last = [one for one in stored if covers(one.request.given, pair, self.ground.way(pair[1]))][-1:]
+            found |= {pair for one in last if one.given_by_rule}
+        return frozenset(found)
 
     def _within(self, pairs: Iterable[Pair], want: Iterable[Pair]) -> frozenset[Pair]:
         """The parts of the pairs that lie inside what is wanted."""
@@ -187,6 +216,14 @@ class Settling:
                 )
             await grants.give(conn, touched, family, name, group, given, origin=origin, by=By())
             await self.tell(EventKind.GRANT_APPROVED, group, number, origin=origin.value)
+            details = {
+                "request": number,
+                "catalog": name,
+                "group": group,
+                "reason": f"by {origin.value}",
+                "given": grants.write_pairs(given),
+            }
+            self.entries.append(entry_of("grant.approve", self.record, self.authority, group, details))
         if asked - given:
             number = await grants.open_request(conn, touched, family, name, group, asked - given, by=by, reason=reason)
             await self.tell(EventKind.GRANT_REQUESTED, group, number)
@@ -196,15 +233,19 @@ class Settling:
 
     async def _given_at_once(self, group: NodeId, asked: frozenset[Pair], by: By) -> tuple[frozenset[Pair], Origin]:
         user = self.authority.user
-        if user is None or user.service_account or by.user != user.id:
+        if user is None or not self._asks_in_person(by):
             return frozenset(), Origin.REVIEW
         if user.id == self.record.token.owner and await self._owns(user, group):
             given = await self._own_part(group, asked)
             if given:
                 return given, Origin.OWNER
-        if self._by_rule(group, asked):
+        if self._by_rule(group, asked | self.needs(self.record.token).get(group, frozenset()), by):
             return asked, Origin.RULE
         return frozenset(), Origin.REVIEW
+
+    def _asks_in_person(self, by: By) -> bool:
+        user = self.authority.user
+        return user is not None and not user.service_account and by.user == user.id
 
     async def _owns(self, user: User, group: NodeId) -> bool:
         held: Mapping[NodeId, str] = await self.authority.world.answer(lambda world: world.memberships(user.id))
@@ -224,15 +265,22 @@ class Settling:
         way = self.ground.way
         return frozenset(pair for pair in asked if covers(held, pair, way(pair[1])))
 
-    def _by_rule(self, group: NodeId, asked: frozenset[Pair]) -> bool:
-        """Whether each list of rules on the way up of what is asked has one that it meets (P2)."""
-        nodes = {node for _, at in asked for node in self.ground.way(at)} | {INSTANCE_ID}
-        lists = [
-            policy.approval.auto_approve
+    def _by_rule(self, group: NodeId, held: frozenset[Pair], by: By) -> bool:
+        """Whether rules let a person's token hold all this in the group (P2).
+
+        The group, or what lies above it, has to have a list; each list on the way up of any place has to have a rule
+        that fits.
+        """
+        above = {INSTANCE_ID, *self.ground.way(group)}
+        nodes = above | {node for _, at in held for node in self.ground.way(at)}
+        lists = {
+            node: policy.approval.auto_approve
             for node, policy in self.book.items()
             if node in nodes and policy.approval is not None and policy.approval.auto_approve is not None
-        ]
-        return bool(lists) and all(any(self._meets(rule, group, asked) for rule in rules) for rules in lists)
+        }
+        if not self._asks_in_person(by) or lists.keys().isdisjoint(above):
+            return False
+        return all(any(self._meets(rule, group, held) for rule in rules) for rules in lists.values())
 
     def _meets(self, rule: AutoApproval, group: NodeId, asked: frozenset[Pair]) -> bool:
         if rule.only_reads:
@@ -243,6 +291,26 @@ class Settling:
             return False
         nodes = {node for _, node in asked}
         return rule.max_nodes is None or (group not in nodes and len(nodes) <= rule.max_nodes)
+
+
+def _ends_later(token: Token, before: Token) -> bool:
+    if before.expires_at is None:
+        return False
+    return token.expires_at is None or token.expires_at > before.expires_at
+
+
+def entry_of(
+    action: str, token: TokenRecord, authority: Authority, group: NodeId, details: Mapping[str, object]
+) -> AuditEntry:
+    """What the audit says; it concerns the group."""
+    return AuditEntry(
+        action=action,
+        subject=token.token.id,
+        actor_token=authority.token.id,
+        actor_user=_user_id(authority),
+        details=details,
+        nodes=(group,) if isinstance(group, int) else (),
+    )
 
 
 async def tell(conn: AsyncConnection, kind: EventKind, token: Token, group: NodeId, **data: object) -> None:

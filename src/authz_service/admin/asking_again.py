@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from authz_service.admin.approval_views import describe_requests
-from authz_service.admin.approvals import Settling, tell
+from authz_service.admin.approvals import Settling, entry_of, tell
 from authz_service.admin.authority import Authority
 from authz_service.admin.faults import shown
-from authz_service.admin.grants import EDIT_TOKEN, entry_of
+from authz_service.admin.grants import EDIT_TOKEN
 from authz_service.admin.management import Actor, Management
 from authz_service.admin.places import find_node
 from authz_service.admin.reaches import unknown_target
@@ -19,6 +19,7 @@ from authz_service.directory.model import NodeId
 from authz_service.errors import ConflictError, Fault, ForbiddenError, InvalidInputError, NotFoundError
 from authz_service.pdp.unasked import Unasked
 from authz_service.store import audit, changes, grants, policies, tokens
+from authz_service.store.audit import AuditEntry
 from authz_service.store.changes import ChangeSet, format_revision
 from authz_service.store.events import EventKind
 from authz_service.store.first_requests import open_first
@@ -51,11 +52,12 @@ async def ask_again(
             raise ConflictError("the token is revoked; issue a new one")
         name = _catalog(record, catalog)
         touched = ChangeSet()
-        opened = await _ask(conn, management, authority, touched, record, name, node, reason)
+        opened, entries = await _ask(conn, management, authority, touched, record, name, node, reason)
         stamp = await changes.append(conn, touched)
         details = {"catalog": name, "requests": [one.request.id for one in opened], "reason": reason}
         group = opened[0].request.group
-        await audit.insert(conn, entry_of("grant.request", record, authority, group, details), stamp)
+        for entry in (entry_of("grant.request", record, authority, group, details), *entries):
+            await audit.insert(conn, entry, stamp)
         items = await describe_requests(conn, opened, authority.token.owner)
         return {"items": items, "next_cursor": None, "revision": format_revision(stamp)}
 
@@ -82,7 +84,7 @@ async def _ask(
     name: str,
     node: str,
     reason: str,
-) -> list[grants.RequestRecord]:
+) -> tuple[list[grants.RequestRecord], Sequence[AuditEntry]]:
     version = record.token.catalogs[name]
     catalog = await management.shelf.find(conn, name, version)
     if catalog is None:
@@ -114,7 +116,7 @@ async def _ask(
     await settling.ask(group, missing, By(authority.token.id, user), reason)
     after = await grants.load_of_family(conn, record.family)
     found = [await grants.find_request(conn, one.id) for one in after.requests if one.id not in before]
-    return [one for one in found if one is not None]
+    return [one for one in found if one is not None], settling.entries
 
 
 async def open_first_request(management: Management, unasked: Unasked) -> bool:

@@ -124,7 +124,7 @@ async def apply_change(
         await require_admitted(conn, authority, edited.token)
     touched = ChangeSet()
     await tokens.replace(conn, touched, edited)
-    await settle_token(conn, touched, authority, edited, record.token)
+    granted = await settle_token(conn, touched, authority, edited, record.token)
     former = await token_families.load_predecessors(conn, record)
     narrowed = [(one, await narrow_replaced(conn, management, authority, one.token, issue)) for one in former]
     narrowed = [(one, token) for one, token in narrowed if token != one.token]
@@ -132,7 +132,8 @@ async def apply_change(
         await tokens.replace(conn, touched, replace(one, token=token))
     stamp = await changes.append(conn, touched)
     details = {"before": _described(record), "after": _described(edited), "also": [one.id for _, one in narrowed]}
-    await audit.insert(conn, entry_of("token.edit", edited, authority, details), stamp)
+    for entry in (entry_of("token.edit", edited, authority, details), *granted):
+        await audit.insert(conn, entry, stamp)
     await append_event(conn, event_of_token(EventKind.TOKEN_EDITED, edited.token, fields=sorted(change.given)))
     return await show_record(conn, authority, edited, stamp), stamp
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from authz_service.admin.approval_views import describe_grants, describe_pairs, describe_requests
-from authz_service.admin.approvals import DECIDE, OWNER_ROLE, tell
+from authz_service.admin.approvals import DECIDE, OWNER_ROLE, entry_of, tell
 from authz_service.admin.authority import Authority
 from authz_service.admin.faults import Faults, shown
 from authz_service.admin.management import Actor, Management
@@ -249,9 +249,15 @@ async def _require_may_decide(
         return
     if not await may_at(authority, DECIDE, group):
         raise ForbiddenError(f"this token may not decide that: it needs `{DECIDE}` at the group")
+    if verdict is not Verdict.APPROVE:
+        return
+    by_service = authority.user is not None and authority.user.service_account
+    if by_service and await _others_own(conn, group, None):
+        # Whoever may issue its tokens would approve by it what they asked for themselves.
+        raise ForbiddenError("a service account approves nothing where a person owns the group; ask an owner")
     user = _user(authority)
     own = user is not None and user in (owner, record.asked_by.user)
-    if verdict is Verdict.APPROVE and own and await _others_own(conn, group, user):
+    if own and await _others_own(conn, group, user):
         raise ForbiddenError("nobody approves their own request; ask another owner of the group")
 
 
@@ -347,20 +353,6 @@ async def revoke_grants(
 ) -> Sequence[Mapping[str, Any]]:
     """Each by itself, as `decide_requests`."""
     return await _each(ids, lambda one: revoke_grant(management, actor, one, reason))
-
-
-def entry_of(
-    action: str, token: TokenRecord, authority: Authority, group: NodeId, details: Mapping[str, object]
-) -> audit.AuditEntry:
-    """What the audit says; it concerns the group."""
-    return audit.AuditEntry(
-        action=action,
-        subject=token.token.id,
-        actor_token=authority.token.id,
-        actor_user=_user(authority),
-        details=details,
-        nodes=(group,) if isinstance(group, int) else (),
-    )
 
 
 def _user(authority: Authority) -> int | None:

@@ -96,8 +96,10 @@ async def import_tokens(management: Management, actor: Actor, given: Sequence[Im
             prefix, digest = digests[one.line]
             record = replace(plain, kid=management.peppers.foreign[prefix], foreign_prefix=prefix)
             record = await tokens.insert(conn, record, digest, created_at=one.created_at)
-            await settle_token(conn, ChangeSet(), authority, record, None)
-            await audit.insert(conn, entry_of("token.import", record, authority, details_of(record) | {"as": prefix}))
+            granted = await settle_token(conn, ChangeSet(), authority, record, None)
+            imported = entry_of("token.import", record, authority, details_of(record) | {"as": prefix})
+            for entry in (imported, *granted):
+                await audit.insert(conn, entry)
             made.append({"line": one.line, "id": record.token.id})
         revision = format_revision(await changes.current(conn))
         return {"imported": len(made), "tokens": made, "revision": revision}

@@ -115,8 +115,9 @@ async def store_new(
     await require_admitted(conn, authority, record.token)
     record = await tokens.insert(conn, record, digest)
     # Nobody has asked about the token yet: what is granted at once needs no revision.
-    await settle_token(conn, ChangeSet(), authority, record, None)
-    await audit.insert(conn, entry_of(action, record, authority, details_of(record) | details))
+    granted = await settle_token(conn, ChangeSet(), authority, record, None)
+    for entry in (entry_of(action, record, authority, details_of(record) | details), *granted):
+        await audit.insert(conn, entry)
     await append_event(conn, event_of_token(EventKind.TOKEN_CREATED, record.token))
     return Issued(await show_record(conn, authority, record, await changes.current(conn)), secret.reveal())
 

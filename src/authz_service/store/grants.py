@@ -62,6 +62,12 @@ class RequestRecord:
     def family(self) -> TokenId:
         return self.request.token
 
+    @property
+    def given_by_rule(self) -> bool:
+        """Approved by an `auto_approve` rule: nobody closed it, for that reason."""
+        approved = self.request.state is RequestState.APPROVED
+        return approved and self.closed_by == NOBODY and self.closed_reason == f"by {Origin.RULE.value}"
+
 
 @dataclass(frozen=True, slots=True)
 class GrantRecord:
@@ -140,6 +146,21 @@ async def find_request(conn: AsyncConnection, request_id: int) -> RequestRecord 
 async def find_grant(conn: AsyncConnection, grant_id: int) -> GrantRecord | None:
     row = (await conn.execute(select(token_grant).where(token_grant.c.id == grant_id))).mappings().one_or_none()
     return None if row is None else read_grant(row)
+
+
+async def load_approved(
+    conn: AsyncConnection, family: TokenId, catalog: str, group: NodeId
+) -> tuple[RequestRecord, ...]:
+    """The approved requests of a token at a group, in the order in which they were closed."""
+    at = grant_request.c.group_id == group if isinstance(group, int) else grant_request.c.group_name == group
+    query = select(grant_request).where(
+        grant_request.c.family_id == family,
+        grant_request.c.catalog == catalog,
+        at,
+        grant_request.c.state == RequestState.APPROVED.value,
+    )
+    rows = await conn.execute(query.order_by(grant_request.c.closed_no))
+    return tuple(read_request(row) for row in rows.mappings())
 
 
 async def newest_of_family(conn: AsyncConnection, family: TokenId) -> TokenRecord | None:

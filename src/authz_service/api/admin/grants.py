@@ -66,8 +66,9 @@ async def decide_grant_request(
 ) -> Any:
     """Needs `grant:decide` at the group or as an admin; nobody approves their own while another owner is there.
 
-    To cancel needs `token:edit` for the token's owner. What is closed already is 409, and nothing changes. To deny
-    revokes no grant: `still_granted` names what of the request stands by one.
+    A service account approves nothing where a person owns the group. To cancel needs `token:edit` for the token's
+    owner. What is closed already is 409, and nothing changes. To deny revokes no grant: `still_granted` names what of
+    the request stands by one.
     """
     body = read_model(ReviewBody, await read_body(request))
     no_store(response)
