@@ -90,3 +90,37 @@ def test_what_is_wrong_with_a_policy_is_said(authz):
     assert done.returncode != 0
     assert "this rule would approve everything" in done.stderr
     assert authz("grant", "approve", "1", "2", "--permission", "job:read").returncode == 2
+
+
+def test_a_file_that_loosens_is_taken_only_when_told_so(authz):
+    """A file replaces the whole policy: one about something else would switch approval off."""
+    strict = json.dumps({"catalog": "gitlab", "approval": {"value": "required"}})
+    coarse = json.dumps({"catalog": "gitlab", "legacy": {"value": "forbid"}})
+    assert authz("policy", "set", "group:bakery", "-", "--no-grandfather", given=strict).returncode == 0
+    tried = authz("policy", "set", "group:bakery", "-", "--dry-run", given=coarse)
+    assert tried.returncode == 0, tried.stderr
+    assert 'looser: approval, from {"value":"required","force":false} to nothing' in tried.stderr
+    assert "would start to work" in tried.stderr
+    assert "starts" in tried.stdout
+    refused = authz("policy", "set", "group:bakery", "-", given=coarse)
+    assert refused.returncode != 0
+    assert "this is looser" in refused.stderr
+    assert "required" in authz("policy", "show", "group:bakery", "--catalog", "gitlab").stdout
+    done = authz("policy", "set", "group:bakery", "-", "--allow-loosening", given=coarse)
+    assert done.returncode == 0, done.stderr
+    assert "looser: approval" in done.stderr
+    assert "required" not in authz("policy", "show", "group:bakery", "--catalog", "gitlab").stdout
+    assert (
+        authz("policy", "set", "group:bakery", "-", "--allow-loosening", given='{"catalog": "gitlab"}').returncode == 0
+    )
+
+
+def test_whoever_may_set_a_policy_and_not_read_one_sets_it_all_the_same(authz):
+    made = authz(
+        "token", "create", "--name", "sets", "--catalog", "authz", "--owner", "priya", "--node", "group:bakery",
+        "--permission", "policy:edit",
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    said = json.dumps({"catalog": "gitlab", "max_inactive_days": {"value": 90}})
+    done = authz("policy", "set", "group:bakery", "-", given=said, token=made.stdout.strip())
+    assert done.returncode == 0, done.stderr

@@ -303,3 +303,113 @@ async def test_a_signed_secret_of_a_policy_never_leaves_the_group(acme):
     nowhere = await acme.stage.call("GET", "/v1/policies?node=group:acma", stranger[1])
     assert hidden.status_code == nowhere.status_code == 400
     assert hidden.json()["faults"][0]["code"] == nowhere.json()["faults"][0]["code"]
+
+
+async def test_a_dry_run_names_the_live_tokens_that_would_start_and_what_is_looser(acme):
+    """A body replaces the whole policy: what it leaves out is taken back, and the dry run says so."""
+    await acme.put(acme.olga, "group:acme", grandfather="false", approval={"value": "required"},
+                   max_lifetime_days={"fine_grained": {"value": 90}}, max_inactive_days={"value": 30})  # fmt: skip
+    soon = (await _now(acme) + timedelta(days=9)).isoformat()
+    token = await acme.make(acme.dana, expires_at=soon)
+    tried = await acme.put(acme.olga, "group:acme", dry_run="true", **FORBIDDEN, max_inactive_days={"value": 29})
+    started = {one["id"]: one for one in tried["would_start"]}
+    assert started[token["id"]]["reason"] == "approval_pending"
+    assert started[token["id"]]["node"] == "project:acme/web"
+    assert tried["would_start_count"] == len(started)
+    assert token["id"] not in [one["id"] for one in tried["would_stop"]]
+    assert tried["looser"] == [
+        {"setting": "approval", "before": {"value": "required", "force": False}, "after": None},
+        {
+            "setting": "max_lifetime_days.fine_grained",
+            "before": {"value": 90, "force": False, "exempt_admins": False},
+            "after": None,
+        },
+    ]
+    assert await acme.check(token) == "approval_pending"
+
+
+async def test_a_part_that_would_start_is_named_beside_one_that_goes_on_waiting(acme):
+    await acme.put(acme.olga, "group:acme", grandfather="false", approval={"value": "required"})
+    token = await acme.make(acme.dana)
+    await acme.decide(acme.olga, (await acme.waiting())["id"], permissions=["job:read"])
+    same = await acme.put(acme.olga, "group:acme", dry_run="true", approval={"value": "required"})
+    assert token["id"] not in [one["id"] for one in same["would_start"]]
+    assert same["looser"] == []
+    off = await acme.put(acme.olga, "group:acme", dry_run="true", approval={"value": "off"})
+    assert [one["reason"] for one in off["would_start"] if one["id"] == token["id"]] == ["approval_denied"]
+
+
+REQUIRED = {"approval": {"value": "required"}}
+RULED = {"approval": {"value": "required", "auto_approve": [{"only_reads": True, "max_lifetime_days": 30}]}}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "looser"),
+    [
+        (FORBIDDEN, {"legacy": {"forbidden_from": "2027-01-01"}}, ["legacy"]),
+        (FORBIDDEN, {"legacy": {"value": "forbid", "include_service_accounts": True}}, []),
+        ({"legacy": {"value": "forbid", "include_service_accounts": True}}, FORBIDDEN, ["legacy"]),
+        ({}, {"legacy": {"value": "allow", "force": True}}, ["legacy"]),
+        ({}, {"approval": {"value": "off", "force": True}}, ["approval"]),
+        ({"fine_grained": {"value": "forbid"}}, {}, ["fine_grained"]),
+        ({}, RULED, []),
+        (REQUIRED, RULED, ["approval"]),
+        (RULED, REQUIRED, ["approval"]),
+        (RULED, {"approval": {"value": "required", "auto_approve": []}}, []),
+        (RULED, {"approval": {"value": "required", "auto_approve": [{"only_reads": True}]}}, ["approval"]),
+        (
+            RULED,
+            {"approval": {"value": "required",
+                          "auto_approve": [{"only_reads": True, "max_lifetime_days": 29, "max_nodes": 1}]}},
+            [],
+        ),
+        ({"max_inactive_days": {"value": 30}}, {"max_inactive_days": {"value": 31}}, ["max_inactive_days"]),
+        (
+            {"max_lifetime_days": {"legacy": {"value": 30}}},
+            {"max_lifetime_days": {"legacy": {"value": 29, "exempt_admins": True}}},
+            ["max_lifetime_days.legacy"],
+        ),
+    ],
+)  # fmt: skip
+async def test_what_is_looser_is_named_and_refused_where_it_may_not(acme, before, after, looser):
+    await acme.put(acme.olga, "group:acme", **before)
+    tried = await acme.put(acme.olga, "group:acme", dry_run="true", **after)
+    assert [one["setting"] for one in tried["looser"]] == looser
+    done = await acme.put(acme.olga, "group:acme", 400 if looser else 200, allow_loosening="false", **after)
+    if looser:
+        assert [(one["where"], one["code"]) for one in done["faults"]] == [
+            ("/" + looser[0].replace(".", "/"), "policy_loosens")
+        ]
+        assert (await acme.put(acme.olga, "group:acme", **after))["looser"] == tried["looser"]
+
+
+async def test_rules_are_looser_where_a_group_above_or_below_requires_approval(acme):
+    await acme.put(acme.olga, "group:acme/tools", **REQUIRED)
+    tried = await acme.put(acme.olga, "group:acme", dry_run="true", **RULED)
+    assert [one["setting"] for one in tried["looser"]] == ["approval"]
+
+
+async def test_the_audit_names_the_tokens_that_were_carried_over(acme):
+    from sqlalchemy import text
+
+    token = await acme.make(acme.dana)
+    set_ = await acme.put(acme.olga, "group:acme", **REQUIRED)
+    async with acme.stage.database.read() as conn:
+        details = (await conn.execute(text("select details from audit where action = 'policy.set'"))).scalar_one()
+    carried = details["tokens_carried_over"]
+    assert token["id"] in carried["ids"]
+    assert carried["count"] == len(carried["ids"]) >= 1
+    assert details["grants_carried_over"] == set_["grants_carried_over"]
+
+
+async def test_a_dry_run_compares_paths_as_the_catalog_does(acme):
+    from tests.support.managing import UPSTREAM
+
+    await acme.stage.install(UPSTREAM, "orders")
+    held = {"name": "o", "owner": "Dana", "catalog": "orders", "scopes": [acme.on("group:Shop", may=("order:read",))]}
+    assert (await acme.stage.call("POST", "/v1/tokens", acme.admin, held)).status_code == 201
+    said = {"catalog": "orders", **REQUIRED}
+    tried = await acme.put(acme.admin, "group:shop", dry_run="true", **said)
+    done = await acme.put(acme.admin, "group:shop", **said)
+    assert tried["grants_carried_over"] == done["grants_carried_over"] == 1
+    assert tried["would_stop_count"] == 0

@@ -36,7 +36,9 @@ class Organisation:
 
     async def put(self, secret: str, node: str, expect: int = 200, **said: Any) -> Any:
         """Set a policy for `gitlab`, or what is said."""
-        query = "&".join(f"{name}={said.pop(name)}" for name in ("dry_run", "grandfather") if name in said)
+        query = "&".join(
+            f"{name}={said.pop(name)}" for name in ("dry_run", "grandfather", "allow_loosening") if name in said
+        )
         tag = said.pop("tag", None)
         headers = {} if tag is None else {"If-Match": tag}
         path = f"/v1/policies?node={node}" + (f"&{query}" if query else "")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -12,7 +13,8 @@ from authz_service.admin.authority import Authority
 from authz_service.admin.faults import Faults, shown
 from authz_service.admin.management import Actor, Management
 from authz_service.admin.policy_checks import check_policy
-from authz_service.admin.policy_trials import Trial, try_policy
+from authz_service.admin.policy_loosening import find_looser
+from authz_service.admin.policy_trials import MOST_NAMED, Trial, try_policy
 from authz_service.admin.policy_views import describe_policies, etag_of
 from authz_service.admin.ruled_places import find_ruled_place
 from authz_service.catalog.model import Catalog
@@ -21,7 +23,7 @@ from authz_service.errors import Fault, InvalidInputError, PreconditionFailedErr
 from authz_service.store import audit, changes, events, policies
 from authz_service.store.changes import ChangeSet, Stamp, format_revision
 from authz_service.store.events import Event, EventKind
-from authz_service.store.grandfathering import Directory, grandfather
+from authz_service.store.grandfathering import CarriedOver, Directory, grandfather
 from authz_service.store.policies import PolicyRecord
 from authz_service.tokens.asking import Book
 from authz_service.tokens.policy import Policy
@@ -36,7 +38,8 @@ class PolicyChange:
     """What to set. `said` is read at `node` for `catalog`; a policy that says nothing is taken away.
 
     `if_match` are the tags of what was read; None takes whatever is there. `dry_run` changes nothing and tells which
-    live tokens would be stopped. Without `grandfather`, approval that is switched on waits for every token.
+    live tokens would be stopped or let through. Without `grandfather`, approval that is switched on waits for every
+    token; without `allow_loosening`, what says anything less strictly than the place says it now is refused.
     """
 
     node: str
@@ -45,6 +48,7 @@ class PolicyChange:
     if_match: tuple[str, ...] | None = None
     dry_run: bool = False
     grandfather: bool = True
+    allow_loosening: bool = True
 
 
 async def show_policies(management: Management, actor: Actor, node: str, catalog: str | None) -> Mapping[str, Any]:
@@ -77,7 +81,8 @@ async def set_policy(
 ) -> Mapping[str, Any]:
     """Set or take away a policy; or, as a dry run, tell what that would stop.
 
-    Raises ForbiddenError, InvalidInputError with every fault (`policy_forced` names the policy that is in the way),
+    Raises ForbiddenError, InvalidInputError with every fault (`policy_forced` names the policy that is in the way,
+    `policy_loosens` what would be looser and may not),
     PreconditionFailedError when it was changed meanwhile; then nothing is changed.
     """
 
@@ -115,16 +120,20 @@ async def _set(
     await _check(conn, before, wanted, faults=Faults())
     stored = await policies.load_at(conn, [wanted.node], catalog.name)
     _require_match(stored, change.if_match)
+    looser = await find_looser(conn, before, stored[0].policy if stored else None, wanted)
     if change.dry_run:
-        trial = Trial(authority.world, catalog.name, wanted.node, grandfather=change.grandfather)
-        raise _DryRunError(await try_policy(conn, management, trial, before, wanted))
+        trial = Trial(authority.world, catalog.name, wanted.node, grandfather=change.grandfather, fold=catalog.fold)
+        tried = await try_policy(conn, management, trial, before, wanted)
+        raise _DryRunError({**tried, "looser": looser})
+    if not change.allow_loosening:
+        _require_no_looser(looser)
     touched = ChangeSet()
     user = authority.token.owner if isinstance(authority.token.owner, int) else None
     await policies.put(conn, touched, wanted, expected=None, by_token=authority.token.id, by_user=user)
     after = {node: policy for node, policy in before.items() if node != wanted.node}
     if not wanted.empty:
         after[wanted.node] = wanted
-    carried = 0
+    carried = CarriedOver()
     if change.grandfather:
         carried = await grandfather(conn, touched, catalog.name, before, after, roots=[wanted.node], fold=catalog.fold)
     stamp = await changes.append(conn, touched)
@@ -139,15 +148,25 @@ async def _set(
             "node": wanted.node,
             "before": policies.write_settings(stored[0].policy) if stored else None,
             "after": None if wanted.empty else policies.write_settings(wanted),
-            "grants_carried_over": carried,
+            "grants_carried_over": carried.grants,
+            "tokens_carried_over": {"count": len(carried.tokens), "ids": carried.tokens[:MOST_NAMED]},
         },
         nodes=nodes,
     )
     await audit.insert(conn, entry, stamp)
-    data = {"catalog": catalog.name, "grants_carried_over": carried}
+    data = {"catalog": catalog.name, "grants_carried_over": carried.grants}
     await events.append_event(conn, Event(EventKind.POLICY_CHANGED, nodes=nodes, data=data))
     described = await _describe(conn, wanted.node, catalog.name, stamp)
-    return {**described, "grants_carried_over": carried}, stamp
+    return {**described, "grants_carried_over": carried.grants, "looser": looser}, stamp
+
+
+def _require_no_looser(looser: Sequence[Mapping[str, Any]]) -> None:
+    faults = Faults()
+    for one in looser:
+        now = "nothing" if one["after"] is None else f"`{json.dumps(one['after'])}`"
+        message = f"this is looser: the place says `{json.dumps(one['before'])}` now, and would say {now}"
+        faults.add(f"/{one['setting'].replace('.', '/')}", "policy_loosens", message)
+    faults.raise_any("the policy")
 
 
 async def _check(conn: AsyncConnection, before: Book, wanted: Policy, faults: Faults) -> None:

@@ -1,10 +1,10 @@
-"""A policy tried out: which live tokens it would stop, and where, before it is set."""
+"""A policy tried out: which live tokens it would stop or let through, and where, before it is set."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -26,6 +26,8 @@ from authz_service.tokens.asking import Book
 from authz_service.tokens.model import ReachKind, Token, TokenKind
 from authz_service.tokens.policy import Policy
 
+Objections: TypeAlias = Mapping[tuple[str, str], Reason | None]
+"""Why a token is refused, by place and permission; None where it is not. A legacy token names no permission."""
 MOST_NAMED: Final = 1000
 _BATCH: Final = 500
 _REACHING: Final = text("""
@@ -60,11 +62,13 @@ class Trial:
     catalog: str
     node: NodeId
     grandfather: bool
+    fold: Callable[[str], str]
+    """As the catalog compares places that no directory knows (C9)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stopped:
-    """A live token, and the first place and reason for which it would be refused and is not now."""
+class Turned:
+    """A live token, and the first place where it would be refused and is not now, or the other way round; and why."""
 
     record: TokenRecord
     reason: Reason
@@ -85,30 +89,46 @@ async def try_policy(
     await policies.put(conn, touched, wanted, expected=None)
     carried = 0
     if trial.grandfather:
-        carried = await grandfather(conn, touched, trial.catalog, before, after, roots=[trial.node])
+        done = await grandfather(conn, touched, trial.catalog, before, after, roots=[trial.node], fold=trial.fold)
+        carried = done.grants
     later = await TransactionWorld.open(conn, management.shipped)
-    stopped: list[Stopped] = []
+    stopped: list[Turned] = []
+    started: list[Turned] = []
     for record, known in zip(tokens, earlier, strict=True):
-        for place, reason in (await _objections(conn, later, record, trial)).items():
-            if known.get(place) is None and reason is not None:
-                stopped.append(Stopped(record, reason, place))
-                break
-    names = await load_names(conn, [one.record for one in stopped[:MOST_NAMED]], None)
+        then = await _objections(conn, later, record, trial)
+        stopped += _first_turned(record, known, then)
+        started += _first_turned(record, then, known)
     return {
-        "would_stop": [
-            {
-                "id": one.record.token.id,
-                "name": one.record.token.name,
-                "owner": names.owner(one.record.token.owner),
-                "kind": one.record.token.kind.value,
-                "reason": one.reason.value,
-                "node": one.place,
-            }
-            for one in stopped[:MOST_NAMED]
-        ],
+        "would_stop": await _describe(conn, stopped),
         "would_stop_count": len(stopped),
+        "would_start": await _describe(conn, started),
+        "would_start_count": len(started),
         "grants_carried_over": carried,
     }
+
+
+def _first_turned(record: TokenRecord, one: Objections, other: Objections) -> list[Turned]:
+    """Where the other objects and the one does not; at most one."""
+    for key, reason in other.items():
+        if reason is not None and one.get(key) is None:
+            return [Turned(record, reason, key[0])]
+    return []
+
+
+async def _describe(conn: AsyncConnection, turned: Sequence[Turned]) -> list[dict[str, Any]]:
+    named = turned[:MOST_NAMED]
+    names = await load_names(conn, [one.record for one in named], None)
+    return [
+        {
+            "id": one.record.token.id,
+            "name": one.record.token.name,
+            "owner": names.owner(one.record.token.owner),
+            "kind": one.record.token.kind.value,
+            "reason": one.reason.value,
+            "node": one.place,
+        }
+        for one in named
+    ]
 
 
 async def _reaching(conn: AsyncConnection, trial: Trial) -> AsyncIterator[TokenRecord]:
@@ -125,10 +145,8 @@ async def _reaching(conn: AsyncConnection, trial: Trial) -> AsyncIterator[TokenR
         given["after"] = rows[-1]["id"]
 
 
-async def _objections(
-    conn: AsyncConnection, world: TransactionWorld, record: TokenRecord, trial: Trial
-) -> dict[str, Reason | None]:
-    """What A5 says of the token at each place it is made for, by `place permission`."""
+async def _objections(conn: AsyncConnection, world: TransactionWorld, record: TokenRecord, trial: Trial) -> Objections:
+    """What A5 says of the token at each place it is made for."""
     token = record.token
     catalog = await world.answer(lambda facts: facts.catalog(trial.catalog, token.catalogs[trial.catalog]))
     if catalog is None:
@@ -179,26 +197,26 @@ def _lies_in(path: str, above: str) -> bool:
 
 def _judge(
     facts: World, world: TransactionWorld, token: Token, catalog: Catalog, anchors: Mapping[str, set[str]]
-) -> dict[str, Reason | None]:
+) -> Objections:
     case = open_case(token, catalog, facts, Request(catalog.name, PermissionRequest(""), world.now))
-    found: dict[str, Reason | None] = {}
+    found: dict[tuple[str, str], Reason | None] = {}
     for written, names in sorted(anchors.items()):
         place = case.places.parse(written)
         if place is None:
             continue
         bearing = bearing_objection(case, place)
-        found[written] = None if bearing is None else bearing.reason
-        if bearing is None and place.kind in PLACE_KINDS:
-            found[written] = _first_ungranted(case, catalog, place, names)
+        for name in sorted(names) or [""]:
+            found[written, name] = None if bearing is None else bearing.reason
+            if bearing is None and place.kind in PLACE_KINDS:
+                found[written, name] = _ungranted(case, catalog, place, name)
     return found
 
 
-def _first_ungranted(case: Case, catalog: Catalog, place: Place, names: set[str]) -> Reason | None:
-    for name in sorted(names):
-        permission = catalog.by_name.get(name)
-        for kind in (NodeKind.PROJECT, NodeKind.GROUP):
-            if permission is not None and kind in permission.boundaries:
-                objection = objection_at(case, place, catalog.holders[kind][permission.number])
-                if objection is not None:
-                    return objection.reason
+def _ungranted(case: Case, catalog: Catalog, place: Place, name: str) -> Reason | None:
+    permission = catalog.by_name.get(name)
+    for kind in (NodeKind.PROJECT, NodeKind.GROUP):
+        if permission is not None and kind in permission.boundaries:
+            objection = objection_at(case, place, catalog.holders[kind][permission.number])
+            if objection is not None:
+                return objection.reason
     return None

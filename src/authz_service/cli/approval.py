@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -14,6 +15,7 @@ from authz_service.cli.asking import connect
 from authz_service.cli.manage import cell, pages, read_json
 from authz_service.cli.options import OutputKind, TokenFile, Url
 from authz_service.cli.printing import Output, UsageFault, print_json, print_note, print_table
+from authz_service.client import Client, RefusedError
 from authz_service.client.wire import Call
 
 policies: Final = typer.Typer(help="What tokens may be at a group, or everywhere.", no_args_is_help=True)
@@ -52,29 +54,60 @@ def show_policy(
 def set_policy(
     node: Node,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="the policy as JSON; `-` is standard input")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="change nothing; name the tokens it would stop")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="change nothing; name the tokens it would turn")] = False,
     grandfather: Annotated[
         bool,
         typer.Option("--grandfather/--no-grandfather", help="live tokens keep what they hold where approval begins"),
     ] = True,
+    allow_loosening: Annotated[
+        bool, typer.Option("--allow-loosening", help="take a file that says less strictly what the place says now")
+    ] = False,
     url: Url = None,
     token_file: TokenFile = None,
     output: OutputKind = Output.TABLE,
 ) -> None:
-    """Set a policy. A file that names a catalog and nothing else takes it away."""
-    params = {"node": node, "dry_run": str(dry_run).lower(), "grandfather": str(grandfather).lower()}
-    call = Call("PUT", "/v1/policies", msgspec.json.encode(read_json(file)), params)
+    """Set a policy: the file replaces the whole of it. One that names a catalog and nothing else takes it away."""
+    said = read_json(file)
+    params = {
+        "node": node,
+        "dry_run": str(dry_run).lower(),
+        "grandfather": str(grandfather).lower(),
+        "allow_loosening": str(allow_loosening).lower(),
+    }
     with connect(url, token_file) as client:
-        done = client.document(call)
+        read = None if dry_run else _tag_of(client, node, said)
+        done = client.document(Call("PUT", "/v1/policies", msgspec.json.encode(said), params, if_match=read))
     if output is Output.JSON:
         print_json(done)
         return
-    if dry_run:
-        print_note(f"{done['would_stop_count']} live tokens would stop; nothing was changed")
-        rows = [(one["id"], one["name"], one["owner"], one["reason"], one["node"]) for one in done["would_stop"]]
-        print_table(("id", "name", "owner", "reason", "where"), rows)
+    for one in done["looser"]:
+        print_note(f"looser: {one['setting']}, from {_said(one['before'])} to {_said(one['after'])}")
+    if not dry_run:
+        print_note(f"set; {done['grants_carried_over']} grants were carried over")
         return
-    print_note(f"set; {done['grants_carried_over']} grants were carried over")
+    stop, start = done["would_stop_count"], done["would_start_count"]
+    print_note(f"{stop} live tokens would stop, {start} would start to work; nothing was changed")
+    turned = [("stops", one) for one in done["would_stop"]] + [("starts", one) for one in done["would_start"]]
+    rows = [(one["id"], one["name"], one["owner"], what, one["reason"], one["node"]) for what, one in turned]
+    print_table(("id", "name", "owner", "then", "reason", "where"), rows)
+
+
+def _tag_of(client: Client, node: str, said: Any) -> str | None:
+    """The tag of what is there now; None for whoever may set a policy and not read one."""
+    named = said.get("catalog") if isinstance(said, dict) else None
+    params = {"node": node} | ({"catalog": named} if isinstance(named, str) else {})
+    try:
+        found = client.document(Call("GET", "/v1/policies", params=params))
+    except RefusedError as error:
+        if error.status == HTTPStatus.FORBIDDEN:
+            return None
+        raise
+    tag: str | None = found["policies"][0]["etag"] if named else None
+    return tag
+
+
+def _said(value: Any) -> str:
+    return "nothing" if value is None else msgspec.json.encode(value).decode()
 
 
 @grants.command("requests")

@@ -115,8 +115,17 @@ async def grandfather_moves(conn: AsyncConnection, changes: ChangeSet, moved: Ma
     for catalog in (await conn.execute(_REQUIRING)).scalars().all():
         _, found = await policies.load_catalog(conn, catalog)
         book = {policy.node: policy for policy in found}
-        count += await grandfather(conn, changes, catalog, book, book, roots=list(moved), moved=moved)
+        carried = await grandfather(conn, changes, catalog, book, book, roots=list(moved), moved=moved)
+        count += carried.grants
     return count
+
+
+@dataclass(slots=True)
+class CarriedOver:
+    """How many grants were written or widened, and for which tokens."""
+
+    grants: int = 0
+    tokens: list[TokenId] = field(default_factory=list)
 
 
 async def grandfather(
@@ -129,14 +138,14 @@ async def grandfather(
     roots: Sequence[NodeId],
     moved: Mapping[int, int | None] | None = None,
     fold: Callable[[str], str] = str,
-) -> int:
+) -> CarriedOver:
     """Write grants over what every live token had in force at groups that have its say only now."""
     if not any(policy.approval is not None and policy.approval.required for policy in after.values()):
-        return 0
+        return CarriedOver()
     directory = Directory(moved=moved or {})
     await directory.read(conn, [*before, *after])
     old, now = directory.ground(before, before=True), directory.ground(after)
-    count = 0
+    done = CarriedOver()
     await grants.hold_all(conn)
     async for batch in concerned_tokens(conn, catalog, roots):
         memberships = await _memberships(conn, batch, catalog)
@@ -158,18 +167,21 @@ async def grandfather(
             await directory.read(
                 conn, [node for one in said.values() for pairs in (one.given, one.withheld) for _, node in pairs]
             )
-            for group, pairs in carried_over(held_by[record.token.id], old, now, said).items():
+            carried = carried_over(held_by[record.token.id], old, now, said)
+            if carried:
+                done.tokens.append(record.token.id)
+            for group, pairs in carried.items():
                 if group in said and said[group].active:
                     origin = Origin.GRANDFATHERED
                     await grants.give(conn, changes, record.family, catalog, group, pairs, origin=origin, by=NOBODY)
-                    count += 1
+                    done.grants += 1
                 else:
                     # Two secrets of one rotation hold the same, or one of them a little less.
                     key = (record.family, group)
                     new[key] = new.get(key, frozenset()) | pairs
         await grants.give_many(conn, changes, catalog, new, origin=Origin.GRANDFATHERED)
-        count += len(new)
-    return count
+        done.grants += len(new)
+    return done
 
 
 async def concerned_tokens(

@@ -62,7 +62,8 @@ async def set_policy(
 ) -> Any:
     """Needs `policy:edit` at the group, or as an admin. What a policy above forces is refused, and that one named.
 
-    With `If-Match` a policy that was changed meanwhile is left alone (412). `dry_run=true` changes nothing.
+    The body replaces the whole policy: `looser` names what it says less strictly. With `If-Match` a policy that was
+    changed meanwhile is left alone (412). `dry_run=true` changes nothing.
     """
     body = read_model(PolicyBody, await read_body(request))
     if body.legacy is not None and (body.legacy.value is None) is (body.legacy.forbidden_from is None):
@@ -70,7 +71,9 @@ async def set_policy(
         raise InvalidBodyError("the body has a fault", faults=[Fault("/legacy", "missing_field", message)])
     no_store(response)
     tags = tuple(read_if_match(request)) if "if-match" in request.headers else None
-    change = PolicyChange(query.node, body.catalog, body.policy(), tags, query.dry_run, query.grandfather)
+    change = PolicyChange(
+        query.node, body.catalog, body.policy(), tags, query.dry_run, query.grandfather, query.allow_loosening
+    )
     done = await policies.set_policy(services.management, actor, change, wait=query.wait)
     if done.get("policies"):
         set_etag(response, done["policies"][0]["etag"])

@@ -78,7 +78,9 @@ class ApprovalBody(Strict):
     value: Literal["required", "off"]
     force: bool = Field(default=False, description=_FORCE)
     auto_approve: list[AutoApproveBody] | None = Field(
-        None, description="one rule has to match, here and in every other policy on the way up that has a list"
+        None,
+        description="one rule has to match, here and in every other policy on the way up that has a list; without a "
+        "list at the group that approves, or above it, nothing is approved by rule",
     )
 
 
@@ -149,10 +151,17 @@ class PolicySetQuery(Query):
     """Where, and how."""
 
     node: Annotated[PlainText, Field(min_length=1, max_length=1100, description="`group:acme`, or `instance`")]
-    dry_run: bool = Field(default=False, description="change nothing; tell which live tokens would be stopped")
+    dry_run: bool = Field(
+        default=False, description="change nothing; tell which live tokens would be stopped or let through"
+    )
     grandfather: bool = Field(
         default=True,
         description="where approval is switched on: live tokens keep what they hold there, as grants of their own",
+    )
+    allow_loosening: bool = Field(
+        default=True,
+        description="`false`: refuse a policy that says anything less strictly than the place says it now "
+        "(`policy_loosens`), as one that leaves a setting out",
     )
     wait: bool = Field(default=False, description="answer when every replica decides by it; takes seconds at most")
 
@@ -186,8 +195,8 @@ class PolicyAnswer(BaseModel):
     revision: Revision
 
 
-class StoppedToken(BaseModel):
-    """A live token that a policy would stop at some place."""
+class TurnedToken(BaseModel):
+    """A live token that a policy would stop at some place, or let through; and why it is refused, then or now."""
 
     id: str
     name: str
@@ -197,6 +206,14 @@ class StoppedToken(BaseModel):
     node: str
 
 
+class LooserSetting(BaseModel):
+    """What a place would say less strictly; null where it says nothing."""
+
+    setting: str = Field(description="as in `in_force`")
+    before: Any
+    after: Any
+
+
 class PolicySetAnswer(BaseModel):
     """What a policy is now; of a dry run, what it would do."""
 
@@ -204,5 +221,10 @@ class PolicySetAnswer(BaseModel):
     policies: list[PolicyView] | None = None
     revision: Revision | None = None
     grants_carried_over: int = Field(description="grants that live tokens got, or would get, over what they hold there")
-    would_stop: list[StoppedToken] | None = Field(None, description="of a dry run alone; the first 1,000")
+    looser: list[LooserSetting] = Field(description="what the place said more strictly before, or does still")
+    would_stop: list[TurnedToken] | None = Field(None, description="of a dry run alone; the first 1,000")
     would_stop_count: int | None = None
+    would_start: list[TurnedToken] | None = Field(
+        None, description="of a dry run alone: refused now and not then; the first 1,000"
+    )
+    would_start_count: int | None = None
