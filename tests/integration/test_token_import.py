@@ -191,6 +191,7 @@ async def test_what_is_no_import_is_refused(database_url, body):
         answer = await stage.call("POST", "/v1/tokens/import", admin, body)
         assert answer.status_code == 400
         assert OLD not in answer.text
+        assert not answer.json().get("faults") or "what the lines name is looked up once" in answer.json()["detail"]
         assert await count(stage) == 1
 
 

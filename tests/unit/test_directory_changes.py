@@ -131,6 +131,11 @@ def test_every_faulty_line_is_named():
     ]
 
 
+def test_who_wrote_lines_badly_is_told_that_more_may_follow():
+    with pytest.raises(InvalidInputError, match="1 fault; nothing was stored; what the lines name is looked up once"):
+        parse_import(b"nonsense\n")
+
+
 def test_very_many_faults_are_counted_and_the_first_are_named():
     with pytest.raises(InvalidInputError, match="1500 faults, the first 1000 are named") as caught:
         parse_import(b"x\n" * 1500)

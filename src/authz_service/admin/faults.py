@@ -32,10 +32,10 @@ class Faults:
         cut = f", the first {MAX_NAMED} are named" if self.count > MAX_NAMED else ""
         return f"{what} has {many}{cut}"
 
-    def raise_any(self, what: str) -> None:
-        """Raises InvalidInputError when there is a fault."""
+    def raise_any(self, what: str, *, then: str = "") -> None:
+        """Raises InvalidInputError when there is a fault. `then` is what was not looked at because of it."""
         if self.count:
-            raise InvalidInputError(self.summary(what), faults=self.named)
+            raise InvalidInputError(self.summary(what) + then, faults=self.named)
 
 
 def shown(text: str) -> str:

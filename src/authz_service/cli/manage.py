@@ -96,7 +96,7 @@ def _token_request(
 
 
 def moment(text: str) -> str:
-    """An end as the service takes it: from `30d`, a day to its end in UTC, or a time with its zone. Raises UsageFault."""
+    """An end as the service takes it: of `30d`, a day (its end in UTC), a time with its zone. Raises UsageFault."""
     days = _DAYS.fullmatch(text)
     try:
         if days:

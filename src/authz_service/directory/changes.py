@@ -123,7 +123,7 @@ def parse_lines(lines: Iterable[bytes]) -> tuple[Line, ...]:
         line = _parse_line(number, text, faults)
         if line is not None:
             parsed.append(line)
-    faults.raise_any()
+    faults.raise_any("; what the lines name is looked up once all are well written, and may have faults of its own")
     return tuple(parsed)
 
 

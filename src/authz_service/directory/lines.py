@@ -108,10 +108,10 @@ class Faults:
         if len(self.named) < MAX_FAULTS:
             self.named.append(Fault(f"line {number}", code, message))
 
-    def raise_any(self) -> None:
-        """Raises InvalidInputError when there is a fault."""
+    def raise_any(self, then: str = "") -> None:
+        """Raises InvalidInputError when there is a fault. `then` is what was not looked at because of it."""
         if not self.count:
             return
         many = "1 fault" if self.count == 1 else f"{self.count} faults"
         cut = f", the first {MAX_FAULTS} are named" if self.count > MAX_FAULTS else ""
-        raise InvalidInputError(f"the import has {many}{cut}; nothing was stored", faults=self.named)
+        raise InvalidInputError(f"the import has {many}{cut}; nothing was stored{then}", faults=self.named)

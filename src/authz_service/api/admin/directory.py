@@ -170,7 +170,8 @@ async def import_directory(
 ) -> Any:
     """Needs `directory:import` and an admin. All lines or none, in one revision.
 
-    Faults are listed by line, the first 1,000 of them; the detail says how many there are.
+    Faults are listed by line, the first 1,000 of them; the detail says how many there are. What the lines name is
+    looked up once all are well written.
     """
     management = services.management
     await directory.require_may_import(management, actor)

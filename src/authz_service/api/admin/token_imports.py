@@ -74,7 +74,8 @@ class ImportedTokens(BaseModel):
 async def import_tokens(services: ServicesHere, actor: ActorHere, request: Request, response: Response) -> Any:
     """Needs `token:import` and an admin. All lines or none; their secrets work on, and are never sent here.
 
-    Faults are listed by line, the first 200 of them. A secret that is known already is refused.
+    Faults are listed by line, the first 200 of them; what the lines name is looked up once all are well
+    written. A secret that is known already is refused.
     """
     management = services.management
     await importing.require_may_import(management, actor)
@@ -86,7 +87,7 @@ async def import_tokens(services: ServicesHere, actor: ActorHere, request: Reque
 
 
 def _parse(body: bytes, most: int) -> Sequence[ImportedToken]:
-    """Raises InvalidInputError with every fault of every line."""
+    """Raises InvalidInputError with every fault of how the lines are written."""
     written = [(number, line) for number, line in enumerate(body.split(b"\n"), start=1) if line.strip()]
     if len(written) > most:
         raise InvalidInputError(f"that is {len(written)} lines, and one import takes {most}; send them in parts")
@@ -102,5 +103,6 @@ def _parse(body: bytes, most: int) -> Sequence[ImportedToken]:
                 faults.add(f"line {number}", "invalid_json", error.message.replace("the body", "the line"))
             for fault in error.faults:
                 faults.add(f"line {number} {fault.where}", fault.code, fault.message)
-    faults.raise_any("the import")
+    then = "; what the lines name is looked up once all are well written, and may have faults of its own"
+    faults.raise_any("the import", then=then)
     return found
