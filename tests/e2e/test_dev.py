@@ -95,6 +95,40 @@ def test_the_gateway_token_may_ask_and_nothing_else(dev):
         assert http.post("/v1/directory/import", content=b"{}").status_code == 403
 
 
+def exported(folder: Path) -> dict[str, str]:
+    """What a shell has that read the file for it."""
+    command = f"env -i bash -c '. {folder / 'data' / 'env'}; env -0'"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    pairs = [line.partition("=") for line in done.stdout.split("\0") if line]
+    return {name: value for name, _, value in pairs if name.isupper() and name not in ("PWD", "SHLVL", "_")}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("doctor",),
+        ("audit", "verify"),
+        ("pepper", "status"),
+        ("sweep", "--status"),
+        ("user", "sign-in-link", "dana"),
+        ("token", "list"),
+    ],
+)
+def test_a_shell_that_read_the_env_file_has_all_that_commands_need(dev, command):
+    done = run(*command, env=exported(dev.folder))
+    assert done.returncode == 0, done.stderr
+    if command[0] == "user":
+        assert done.stdout.startswith(f"{dev.url}/console/sign-in/link?code=")
+
+
+def test_the_welcome_signs_in_an_admin_a_developer_and_an_owner(dev):
+    links = re.findall(r"^  (http\S+/console/sign-in/link\S+)$", dev.running.printed, re.MULTILINE)
+    assert len(set(links)) == 3
+    assert links[0] == dev.ready["sign_in_url"]
+    for name in ("`admin`", "`dana`", "`priya`"):
+        assert name in dev.running.printed
+
+
 def test_a_revoke_through_one_worker_is_denied_by_the_other(dev):
     port = urlsplit(dev.url).port
     with contextlib.ExitStack() as opened:
@@ -187,7 +221,8 @@ def test_it_stops_in_order_and_starts_again_with_the_same_tokens(folder, number)
         assert first.running.stop(number) == 0
         assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
         assert "Traceback" not in first.running.printed
-    with dev_service(place) as second, second.client(second.ready["gateway_token"]) as http:
+    # From a shell that has read the first one's variables: its database is not another's.
+    with dev_service(place, env=exported(place)) as second, second.client(second.ready["gateway_token"]) as http:
         names = ("admin_token", "gateway_token", "sample_token", "database_url")
         assert [second.ready[name] for name in names] == [first.ready[name] for name in names]
         assert second.check(http).json()["decision"] == "allow"

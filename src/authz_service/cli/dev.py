@@ -66,7 +66,8 @@ class Dev:
         self._workers = workers
         self._database_url = database_url
         self._tokens: DemoTokens | None = None
-        self._code = ""
+        self._codes: dict[str, str] = {}
+        self._owns_database = False
 
     def run(self) -> None:
         """Returns after SIGINT or SIGTERM, with nothing left running. Raises what the parts raise as they start."""
@@ -130,7 +131,8 @@ class Dev:
     def _database(self, data: Path) -> Iterator[str]:
         """What the option names, else what the environment names, else one of our own. Never another than was named."""
         named = self._database_url or os.environ.get("AUTHZ_DATABASE_URL") or os.environ.get("DATABASE_URL")
-        if named:
+        # A shell that read our own file names the server that this starts again.
+        if named and not (self._database_url is None and welcome.is_own_database(data / _EXPORTS, named)):
             yield named
             return
         binaries = os.environ.get("AUTHZ_PG_BIN")
@@ -140,6 +142,7 @@ class Dev:
             say=lambda text: print_note(f"note: {text}"),
         )
         with server:
+            self._owns_database = True
             yield server.dsn
 
     def _settings(self, data: Path, url: str) -> Settings:
@@ -163,7 +166,8 @@ class Dev:
         await migrate(settings.direct_dsn or settings.dsn)
         async with open_management(settings) as management:
             tokens = await seed(management, data / "tokens.json")
-            self._code = await make_link(management, ADMIN, _LINK)
+            for username in (ADMIN, *welcome.OTHERS):
+                self._codes[username] = await make_link(management, username, _LINK)
         # A gateway on this machine needs no token of its own to be tried.
         write_private(data / _GATEWAY_TOKEN, tokens.gateway + "\n")
         return tokens
@@ -174,8 +178,9 @@ class Dev:
         if tokens is None:
             raise AssertionError("nobody answers before the demo is there")
         _make_sure(listening.url)
-        sign_in_url = link_of(listening.url, self._code)
-        write_private(self._data / _EXPORTS, welcome.exports(listening.url, tokens))
+        links = {username: link_of(listening.url, code) for username, code in self._codes.items()}
+        database = welcome.Exported(settings.dsn, settings.peppers_file, own=self._owns_database)
+        write_private(self._data / _EXPORTS, welcome.exports(listening.url, tokens, database))
         if self._ready_file is not None:
             ready = {
                 "url": listening.url,
@@ -183,10 +188,10 @@ class Dev:
                 "gateway_token": tokens.gateway,
                 "sample_token": tokens.sample,
                 "database_url": settings.dsn,
-                "sign_in_url": sign_in_url,
+                "sign_in_url": links[ADMIN],
             }
             write_private(self._ready_file, json.dumps(ready, indent=2) + "\n")
-        print(welcome.text(listening.url, tokens, self._data, sign_in_url), flush=True)
+        print(welcome.text(listening.url, tokens, self._data, links), flush=True)
 
 
 def _make_sure(url: str) -> None:

@@ -23,18 +23,19 @@ def health(*, ready: bool, environ: Mapping[str, str] | None = None) -> int:
     """
     path = "/readyz" if ready else "/livez"
     connection = _connect(os.environ if environ is None else environ)
+    where = connection.where if isinstance(connection, _OverUnixSocket) else f"{connection.host}:{connection.port}"
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
         body = answer.read(4096)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        print(f"authz: no answer from {path} ({str(error) or type(error).__name__})", file=sys.stderr)
+        print(f"authz: no answer from {path} at {where} ({str(error) or type(error).__name__})", file=sys.stderr)
         return exits.UNREACHABLE
     finally:
         connection.close()
     if answer.status == http.client.OK:
         return exits.OK
-    print(f"authz: {path} answered {answer.status}: {body.decode('utf-8', 'replace')}", file=sys.stderr)
+    print(f"authz: {path} at {where} answered {answer.status}: {body.decode('utf-8', 'replace')}", file=sys.stderr)
     return exits.DENIED
 
 
@@ -63,6 +64,7 @@ class _OverUnixSocket(http.client.HTTPConnection):
     def __init__(self, path: str) -> None:
         super().__init__("localhost", timeout=SECONDS)
         self._path = path
+        self.where = f"unix:{path}"
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import os
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Annotated, Final
 
 import typer
 
+from authz_service.cli.asking import URL_VARIABLE
 from authz_service.cli.options import OutputKind
 from authz_service.cli.printing import Output, UsageFault, print_json, print_note
 
@@ -52,7 +54,10 @@ def sign_in_link(
     source: Source = "default",
     output: OutputKind = Output.TABLE,
 ) -> None:
-    """Make a link that signs a user in once: for whoever forgot their password, or has none yet."""
+    """Make a link that signs a user in once: for whoever forgot their password, or has none yet.
+
+    It leads to AUTHZ_PUBLIC_URL, or else to where AUTHZ_URL says that the service answers.
+    """
     from authz_service.admin.signing import make_link
     from authz_service.config import load_settings
     from authz_service.running import open_management
@@ -63,7 +68,8 @@ def sign_in_link(
         async with open_management(settings) as management:
             return await make_link(management, username, timedelta(minutes=minutes), source=source)
 
-    link = link_of(settings.public_url or "", asyncio.run(work()))
+    origin = settings.public_url or os.environ.get(URL_VARIABLE, "").rstrip("/")
+    link = link_of(origin, asyncio.run(work()))
     if output is Output.JSON:
         print_json({"sign_in_url": link})
         return

@@ -4,13 +4,31 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from authz_service.cli.demo.seed import ADMIN, SAMPLE_OWNER, SAMPLE_TARGET, SHOP, DemoTokens
 
 
-def text(url: str, tokens: DemoTokens, data: Path, sign_in_url: str) -> str:
+OTHERS: Final = {SAMPLE_OWNER: "a developer, whose token the first question is about", "priya": "who owns `bakery`"}
+"""Whom the console may be seen as besides the admin."""
+_OWN: Final = "# this database server is one of its own: `authz dev` starts it"
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What commands that ask the database need. `own` is a server that `authz dev` started itself."""
+
+    database_url: str
+    peppers_file: Path | None
+    own: bool
+
+
+def text(url: str, tokens: DemoTokens, data: Path, links: Mapping[str, str]) -> str:
     """Everything that stands after a `$` works when it is pasted into a shell."""
+    others = "\n".join(f"  `{name}`, {who}:\n  {links[name]}" for name, who in OTHERS.items())
     gitlab = _curl(
         url,
         tokens.gateway,
@@ -26,7 +44,11 @@ authz-service answers at {url}
 
 The console, in a browser (this link signs you in once, as `{ADMIN}`):
 
-  {sign_in_url}
+  {links[ADMIN]}
+
+And as others, each once, in a window of its own:
+
+{others}
 
 May {SAMPLE_OWNER}'s token read the jobs of {SAMPLE_TARGET}?
 
@@ -48,8 +70,8 @@ To manage, and to try what the documentation shows, in another terminal in this 
 """
 
 
-def exports(url: str, tokens: DemoTokens) -> str:
-    """Lines for a shell: where it answers, and the demo's tokens by what each is for. They hold secrets."""
+def exports(url: str, tokens: DemoTokens, database: Exported) -> str:
+    """Lines for a shell: where it answers, the demo's tokens by what each is for, and its database. They hold secrets."""
     values = {
         "AUTHZ_URL": url,
         "AUTHZ_TOKEN": tokens.admin,
@@ -57,8 +79,21 @@ def exports(url: str, tokens: DemoTokens) -> str:
         "GATEWAY": tokens.gateway,
         "TOKEN": tokens.sample,
         "TILL": tokens.orders,
+        "AUTHZ_DATABASE_URL": database.database_url,
     }
-    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in values.items())
+    if database.peppers_file is not None:
+        values["AUTHZ_PEPPERS_FILE"] = str(database.peppers_file.resolve())
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
+    return "\n".join([*lines, *([_OWN] if database.own else [])]) + "\n"
+
+
+def is_own_database(path: Path, url: str) -> bool:
+    """Whether the lines of a former run name this database, as one that `authz dev` started itself."""
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return False
+    return _OWN in lines and f"export AUTHZ_DATABASE_URL={shlex.quote(url)}" in lines
 
 
 def _sourced(path: Path) -> str:
