@@ -60,6 +60,23 @@ def test_can_i_says_on_stderr_why_not(ask):
     assert "permission_missing: the token lacks `job:run` on `project:bakery/shop/checkout`" in done.stderr
 
 
+def test_a_slip_of_the_pen_is_told_what_was_meant_and_what_the_token_is_for(ask):
+    for words in (("job:rnu", "bakery/shop/checkout"), ("job", "run", "bakery/shop/checkout")):
+        done = ask("can-i", *words)
+        assert done.returncode == 1
+        assert "did you mean `job:run`" in done.stderr
+        assert "the token is for `gitlab@" in done.stderr
+    done = ask("can-i", "job:read", "bakery/shop/checkout", "--catalog", "gitlb")
+    assert (done.returncode, "the catalog `gitlb`" in done.stderr) == (1, True)
+
+
+def test_a_request_and_a_public_id_are_told_what_is_taken_instead(ask):
+    done = ask("can-i", "GET", "/api/v4/projects")
+    assert (done.returncode, "can-i job:read acme/web" in done.stderr) == (2, True)
+    done = ask("whoami", env={"AUTHZ_TOKEN": f"tok_{'a' * 22}"})
+    assert (done.returncode, "this is a token's public id; send its secret" in done.stderr) == (1, True)
+
+
 def test_a_service_that_does_not_answer_is_three(ask):
     for url in ("http://127.0.0.1:1", "http://nowhere.invalid"):
         done = ask("can-i", "job:read", "x", env={"AUTHZ_URL": url})

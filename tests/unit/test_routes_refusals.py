@@ -226,7 +226,7 @@ def test_each_message_says_what_is_wrong():
 
     assert "`..`" in message("/a/../b")
     assert "empty segment" in message("//a")
-    assert "no path" in message("http://example.com/")
+    assert "whole URL" in message("http://example.com/")
     assert "hexadecimal" in message("/a%2")
     assert "UTF-8" in message("/a%ff")
     assert "control" in message("/a%01")

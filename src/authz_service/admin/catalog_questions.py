@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from difflib import get_close_matches
 from typing import Any, Final
 
 from authz_service.admin.authority import Authority
@@ -14,6 +13,7 @@ from authz_service.admin.faults import shown
 from authz_service.admin.management import Actor, Management
 from authz_service.catalog.coverage import coverage_of
 from authz_service.catalog.model import BOUNDARIES, Catalog, Operation, Permission, bits
+from authz_service.catalog.near import no_such_permission
 from authz_service.catalog.reverse import need_of, unlocked_by
 from authz_service.catalog.routes import PathFault, RouteFault, make_router
 from authz_service.errors import Fault, InvalidInputError, NotFoundError
@@ -97,9 +97,7 @@ async def list_unlocked(
     catalog, revision = await _open(management, actor, label)
     permission = catalog.by_name.get(name)
     if permission is None:
-        close = get_close_matches(name, catalog.by_name, n=1)
-        advice = f"did you mean `{close[0]}`" if close else f"`GET /v1/catalogs/{catalog.name}` lists those it has"
-        raise NotFoundError(f"`{catalog.label}` has no permission `{shown(name)}`; {advice}")
+        raise NotFoundError(no_such_permission(catalog, name))
     found = await asyncio.to_thread(lambda: list(unlocked_by(catalog, permission)))
     start = read_place(query.cursor, _ORDER, f"{catalog.label} {permission.name}")
     end = start + query.limit

@@ -130,6 +130,8 @@ def parse_json(body: bytes) -> Any:
     Refused are fields given twice, NaN and infinities, numbers beyond 64 bits, texts with NUL or half a surrogate
     pair, nesting beyond 32 levels, anything after the document, and what is not UTF-8.
     """
+    if not body.strip():
+        raise InvalidBodyError("the body is empty; send a JSON document")
     faults = Faults()
     try:
         value = json.loads(body.decode(), object_pairs_hook=_object, parse_constant=_constant)

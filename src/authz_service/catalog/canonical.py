@@ -20,6 +20,7 @@ _TARGET: Final = re.compile(r'[!"$-~]*')  # what is left of ASCII without contro
 _PATH: Final = re.compile(r"(?:/(?:[A-Za-z0-9._~!$&'()*+,=:@-]|%[0-9A-Fa-f]{2})++)++")  # RFC 3986, `;` left out
 _BASE: Final = re.compile(r"(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9._~!$&'()*+,=:@-]*)*")
 _SAFE: Final = "!$&'()*+,=:@"
+_WHOLE_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _BROKEN_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
 _STRUCTURE: Final = re.compile(r"%(?:2[35Ff]|3[BbFf]|5[Cc])")  # / \ ; ? # and the % of a second encoding
@@ -139,12 +140,16 @@ def _fault_of(target: str, path: str) -> str:
         return "the request target has a character that must be percent-encoded"
     if "#" in target:
         return "the request target has a fragment, which is never sent"
+    if _WHOLE_URL.match(path):
+        return "this is a whole URL; send its path alone, beginning with the `/` after the host"
     if not path.startswith("/"):
-        return "the request target is no path; send the path as the client did, beginning with `/`"
+        return "the path does not begin with `/`; send it as the client did"
     if _BROKEN_ESCAPE.search(path):
         return "the path has a `%` without two hexadecimal digits"
-    if "//" in path or path.endswith("/"):
-        return "the path has an empty segment, or ends with `/`"
+    if "//" in path:
+        return "the path has an empty segment: two `/` in a row"
+    if path.endswith("/"):
+        return "the path ends with `/`; leave that out"
     return "the path has a character that must be percent-encoded"
 
 

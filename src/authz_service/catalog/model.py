@@ -232,6 +232,11 @@ def bits(mask: int) -> Iterator[int]:
         mask ^= lowest
 
 
+def slips(name: str) -> set[str]:
+    """The name, and what it is with one letter less: two names that share one of these are a slip of the pen apart."""
+    return {name} | {name[:at] + name[at + 1 :] for at in range(len(name))}
+
+
 @dataclass(frozen=True)
 class Catalog:
     """One version of one API's catalog. Build it with the loader, which proves its references; never change it.
@@ -284,6 +289,15 @@ class Catalog:
         for alias, name in self.aliases.items():
             if name in found:
                 found.setdefault(alias, found[name])
+        return found
+
+    @cached_property
+    def near_names(self) -> Mapping[str, list[str]]:
+        """The permissions that each text is a slip of (`slips`)."""
+        found: dict[str, list[str]] = {}
+        for permission in self.permissions:
+            for slip in slips(permission.name):
+                found.setdefault(slip, []).append(permission.name)
         return found
 
     @cached_property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ TOKEN_FILE_VARIABLE: Final = "AUTHZ_TOKEN_FILE"
 STDIN: Final = Path("-")
 _FOR_PROGRAMS: Final = frozenset({"scopes", "approvals", "etag", "partial", "revision"})
 """Of a token's document what its table leaves out: the scopes have one of their own."""
+_METHOD: Final = re.compile(r"[A-Z]{3,7}")
+_OF_CATALOGS: Final = frozenset({"permission_unknown", "catalog_mismatch"})
 _HINT: Final = "set AUTHZ_URL to where the service answers, as `http://127.0.0.1:8080`"
 
 
@@ -107,7 +110,12 @@ def can_i_list(client: Client, words: Sequence[str], output: Output) -> int:
 def can_i(client: Client, words: Sequence[str], catalog: str | None, output: Output) -> int:
     """`resource:action [target]` or `action resource [target]`."""
     ask = parse_words(words)
-    return _tell(client.can(f"{ask.resource}:{ask.action}", ask.target, catalog=catalog), output)
+    answer = client.can(f"{ask.resource}:{ask.action}", ask.target, catalog=catalog)
+    status = _tell(answer, output)
+    if answer.reason in _OF_CATALOGS and output is Output.TABLE:
+        own = client.whoami().document.get("catalogs") or ()
+        print_note(f"the token is for {', '.join(f'`{_cell(one)}`' for one in own) or 'no catalog'}")
+    return status
 
 
 def check(client: Client, words: Sequence[str], catalog: str | None, secret: str, output: Output) -> int:
@@ -117,6 +125,11 @@ def check(client: Client, words: Sequence[str], catalog: str | None, secret: str
 
 def parse_words(words: Sequence[str]) -> Ask:
     """`job:read acme/web`, or `read job acme/web`; the target may be left out. Raises UsageFault."""
+    if len(words) > 1 and _METHOD.fullmatch(words[0]) and words[1].startswith(("/", "http")):
+        raise UsageFault(
+            "a permission and a place are asked about here: `can-i job:read acme/web`; about a request ask"
+            f" `authz explain {words[0]} {words[1]} --secret-file FILE`, as a gateway"
+        )
     match list(words):
         case [permission] if ":" in permission:
             return _ask(permission, None)
@@ -154,6 +167,9 @@ def _tell(answer: Answer, output: Output) -> int:
 def failed(error: ClientError | UsageFault) -> int:
     """Say what went wrong; the exit status that goes with it."""
     match error:
+        case RefusedError(status=401) if "public id" in error.message:
+            complain(f"{error.message}; it was shown when the token was made, and belongs into AUTHZ_TOKEN")
+            return exits.DENIED
         case RefusedError(status=401):
             complain("the token is not accepted: it may be over, revoked or not copied whole; set AUTHZ_TOKEN anew")
             return exits.DENIED

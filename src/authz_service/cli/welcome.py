@@ -11,7 +11,6 @@ from typing import Final
 
 from authz_service.cli.demo.seed import ADMIN, SAMPLE_OWNER, SAMPLE_TARGET, SHOP, DemoTokens
 
-
 OTHERS: Final = {SAMPLE_OWNER: "a developer, whose token the first question is about", "priya": "who owns `bakery`"}
 """Whom the console may be seen as besides the admin."""
 _OWN: Final = "# this database server is one of its own: `authz dev` starts it"

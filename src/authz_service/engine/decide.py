@@ -15,10 +15,12 @@ from authz_service.catalog.model import (
     Target,
     TargetKind,
 )
+from authz_service.catalog.near import no_such_permission
 from authz_service.compiler.lookup import LegacyHoldings
 from authz_service.directory.model import NodeKind, UserState
 from authz_service.engine.case import Case, open_case
 from authz_service.engine.conditions import address_allowed
+from authz_service.engine.explain import say_mismatch
 from authz_service.engine.items import owner_failure
 from authz_service.engine.model import (
     Decision,
@@ -60,7 +62,9 @@ def decide(token: Token, world: World, request: Request, trace: list[TracedToken
     if failure is None and (catalog is None or request.version not in (None, version)):
         failure = Reason.CATALOG_MISMATCH
     if failure is not None or catalog is None:
-        return _traced(trace, token.id, deny(failure or Reason.CATALOG_MISMATCH, failed_token=token.id))
+        failure = failure or Reason.CATALOG_MISMATCH
+        says = say_mismatch(request.catalog, request.version) if failure is Reason.CATALOG_MISMATCH else ""
+        return _traced(trace, token.id, deny(failure, failed_token=token.id, says=says))
     decision = _decide_one(token, catalog, world, request, trace)
     if not decision.allowed:
         return replace(decision, failed_token=token.id)
@@ -144,10 +148,10 @@ def judge(case: Case, catalog: Catalog, ask: PermissionRequest | OperationReques
     if isinstance(ask, PermissionRequest):
         permission = catalog.by_name.get(ask.permission)
         if permission is None:
-            return deny(Reason.PERMISSION_UNKNOWN)
+            return deny(Reason.PERMISSION_UNKNOWN, says=no_such_permission(catalog, ask.permission))
         return _decide_permission(case, permission)
     if ask.bad_path:
-        return deny(Reason.BAD_PATH)
+        return deny(Reason.BAD_PATH, says=ask.path_fault)
     if ask.bad_document:
         return deny(Reason.BAD_DOCUMENT)
     operation = catalog.operations.get(ask.operation)

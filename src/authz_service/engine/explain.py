@@ -7,6 +7,7 @@ from datetime import UTC
 from typing import Final
 
 from authz_service.engine.model import Decision, PolicyNote, Reason
+from authz_service.redaction import redact_tokens
 
 _FIXED: Final[Mapping[Reason, str]] = {
     Reason.GRANTED: "allowed",
@@ -42,6 +43,8 @@ def describe(decision: Decision) -> str:
 
     It names the target: never show it to an end client when `hide` is set; `HIDDEN_MESSAGE` is what they see.
     """
+    if decision.says:
+        return decision.says
     match decision.reason:
         case Reason.PERMISSION_MISSING if decision.missing:
             listed = ", ".join(f"`{item.permission}` on {_place(item.target)}" for item in decision.missing)
@@ -66,6 +69,13 @@ def describe(decision: Decision) -> str:
             return _describe_policy(reason, decision.policy)
         case reason:
             return _FIXED[reason]
+
+
+def say_mismatch(catalog: str, version: int | None) -> str:
+    """Of the catalog that was asked about, as it was written: whoever asked may have meant another."""
+    name = redact_tokens(catalog[:80])
+    named = name if version is None or version < 0 else f"{name}@{version}"
+    return f"the token was not made for the catalog `{named}`; check its name, or issue a token for it"
 
 
 HIDDEN_MESSAGE: Final = "there is no such target, or this token may not see it"

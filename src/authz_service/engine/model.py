@@ -95,6 +95,8 @@ class OperationRequest:
     mutates: bool = True
     bad_path: bool = False
     """The request's path has no single reading: `bad_path`, whatever the operation."""
+    path_fault: str = field(default="", compare=False)
+    """What is wrong with it, as a sentence."""
     bad_document: bool = False
     """The GraphQL document that the request is cannot be read in one way: `bad_document`, whatever the operation."""
     at: Target | None = None
@@ -162,6 +164,8 @@ class Decision:
     """Which policy made an A5 denial."""
     used: tuple[tuple[str, str], ...] = ()
     """Of an allow: each permission that the token had to hold for it, and the text of the place; for usage alone."""
+    says: str = field(default="", compare=False)
+    """What to say in place of the reason's own sentence, which knows nothing of the question; for people alone."""
 
     def __bool__(self) -> NoReturn:
         raise TypeError("a decision is not a truth value: read `.allowed`")
@@ -217,6 +221,7 @@ def deny(
     target: str | None = None,
     failed_token: TokenId | None = None,
     policy: PolicyNote | None = None,
+    says: str = "",
 ) -> Decision:
     return Decision(
         allowed=False,
@@ -226,6 +231,7 @@ def deny(
         target=target,
         failed_token=failed_token,
         policy=policy,
+        says=says,
     )
 
 

@@ -34,8 +34,11 @@ from authz_service.pdp.unasked import UnaskedBook
 from authz_service.pdp.usage import UsageBook
 from authz_service.store.changes import Stamp, parse_revision
 from authz_service.tokens.model import Token
+from authz_service.tokens.secret import is_token_id
 
 MANAGEMENT: Final = "authz"
+PUBLIC_ID: Final = "this is a token's public id; send its secret"
+"""Of what was shown, its shape alone: the id may be nobody's."""
 EVALUATE: Final = "decision:evaluate"
 ANY_CATALOG: Final = "*"
 """In a token's `evaluates`: every catalog (rule M1)."""
@@ -88,6 +91,8 @@ class DecisionPoint:
             return None if token is None or not self._stands(token, client_address) else token
 
         token = await self._answer(find)
+        if token is None and secret is not None and is_token_id(secret):
+            raise UnauthenticatedError(PUBLIC_ID)
         if token is None:
             raise _unauthenticated()
         return token
@@ -216,7 +221,8 @@ class DecisionPoint:
         await self.be_fresh(question.freshly)
         digest = self.peppers.digest(secret)
         if digest is None:
-            unreadable = Answer(deny(Reason.MALFORMED_TOKEN), None, self.follower.require_fresh())
+            says = PUBLIC_ID if is_token_id(secret) else ""
+            unreadable = Answer(deny(Reason.MALFORMED_TOKEN, says=says), None, self.follower.require_fresh())
             self.records.note_answers(question, [unreadable] * len(question.items))
             return [unreadable] * len(question.items)
         since = 0.0 if question.freshly == Freshly() else elapsed()

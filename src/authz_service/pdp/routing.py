@@ -65,5 +65,6 @@ class Routing:
                 target=call.target,
                 mutates=call.method not in _READING,
                 bad_path=found.fault is RouteFault.BAD_PATH,
+                path_fault=found.message,
             )
         return OperationRequest(found.operation_id, found.parameters, call.target)

@@ -16,6 +16,7 @@ from authz_service.engine.users import decide_user
 from authz_service.pdp.check import DecisionPoint, parse_catalog
 from authz_service.pdp.limits import GroupLimit
 from authz_service.pdp.question import Answer, Ask, Freshly, HttpCall, Question
+from authz_service.redaction import redact_tokens
 from authz_service.tokens.model import Token, TokenId
 from authz_service.tokens.secret import is_token_id
 
@@ -144,7 +145,9 @@ class _Work:
         name, version = parse_catalog(self.ask.catalog)
         catalog = facts.newest_catalog(name) if version is None else facts.catalog(name, version)
         if catalog is None:
-            return deny(Reason.CATALOG_MISMATCH)
+            return deny(
+                Reason.CATALOG_MISMATCH, says=f"there is no catalog `{redact_tokens(self.ask.catalog[:80])}` here"
+            )
         user = find_user(facts, catalog, self.ask.subject.id)
         if user is None:
             return deny(Reason.OWNER_INACTIVE)
