@@ -68,6 +68,24 @@ def test_no_page_is_wider_than_a_phone(room, pages):
         assert widths[0] <= widths[1], name
 
 
+def test_no_word_of_a_policy_is_broken_on_a_narrow_screen(room, pages):
+    """The values in force stand beside the form: a word that has to be cut takes more lines than one."""
+    page = room.page(size={"width": 1200, "height": 800})
+    page.goto(pages["policies"])
+    broken = page.evaluate(
+        """() => [...document.querySelectorAll("dd")].flatMap((dd) => {
+            const text = dd.firstChild;
+            return [...text.data.matchAll(/\\S+/g)].filter((word) => {
+                const range = document.createRange();
+                range.setStart(text, word.index);
+                range.setEnd(text, word.index + word[0].length);
+                return range.getClientRects().length > 1;
+            }).map((word) => word[0]);
+        })"""
+    )
+    assert broken == []
+
+
 def test_every_page_says_the_same_without_scripts(room, pages):
     plain = room.page(scripts=False)
     for name, path in pages.items():

@@ -9,8 +9,9 @@ from pydantic import TypeAdapter, ValidationError
 from authz_service.api.admin.shapes import End, Moment
 from authz_service.cli.asking import parse_words
 from authz_service.cli.manage import moment
-from authz_service.cli.printing import UsageFault
+from authz_service.cli.printing import UsageFault, complain_of
 from authz_service.client import Ask
+from authz_service.errors import Fault, InvalidInputError
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,14 @@ def test_both_orders_ask_the_same(words, ask):
 def test_anything_else_is_not_guessed_at(words):
     with pytest.raises(UsageFault):
         parse_words(words)
+
+
+def test_a_fault_that_the_message_says_already_is_said_once(capsys):
+    said = "the password is shorter than 12 characters; take a longer one"
+    complain_of(InvalidInputError(said, faults=[Fault("/password", "invalid_password", said)]))
+    assert capsys.readouterr().err == f"authz: {said}\n"
+    complain_of(InvalidInputError("two: a; b", faults=[Fault("A", "x", "a"), Fault("B", "x", "b")]))
+    assert capsys.readouterr().err == "authz: two\n  A: a\n  B: b\n"
 
 
 def test_a_day_counts_to_its_end_in_utc():

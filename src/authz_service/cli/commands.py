@@ -14,6 +14,7 @@ from authz_service.cli import approval, asking, audit, catalog, exits, manage, o
 from authz_service.cli.doctor import doctor
 from authz_service.cli.exchanging import exchange as exchange_token
 from authz_service.cli.explaining import explain, suggest
+from authz_service.cli.hooks import webhooks
 from authz_service.cli.options import CatalogName, OutputKind, TokenFile, Url
 from authz_service.cli.printing import Output, UsageFault, complain_of
 from authz_service.cli.requiring import NEEDS_FILE, Annotate
@@ -39,6 +40,7 @@ app.add_typer(catalog.catalogs, name="catalog")
 app.add_typer(audit.audit, name="audit")
 app.add_typer(users.users, name="user")
 app.add_typer(rules, name="trust-rule")
+app.add_typer(webhooks, name="webhook")
 operate.register(app)
 app.command()(doctor)
 app.command()(restored)

@@ -69,6 +69,9 @@ def complain(message: str, faults: Iterable[Fault] = ()) -> None:
 
 def complain_of(error: AuthzError) -> None:
     """An error of the service: where faults are listed, the message before them says no more than that."""
+    if [fault.message for fault in error.faults] == [error.message]:
+        complain(error.message)
+        return
     complain(error.message.partition(": ")[0] if error.faults else error.message, error.faults)
 
 

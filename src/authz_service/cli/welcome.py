@@ -70,7 +70,7 @@ To manage, and to try what the documentation shows, in another terminal in this 
 
 
 def exports(url: str, tokens: DemoTokens, database: Exported) -> str:
-    """Lines for a shell: where it answers, the demo's tokens by what each is for, and its database. They hold secrets."""
+    """Lines for a shell: where it answers, the demo's tokens by what each is for, its database. They hold secrets."""
     values = {
         "AUTHZ_URL": url,
         "AUTHZ_TOKEN": tokens.admin,
