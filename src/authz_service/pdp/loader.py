@@ -271,7 +271,7 @@ class Loader:
             for task in tasks:
                 await asyncio.shield(task)
 
-    def _join(self, key: FactKey, since: float) -> asyncio.Task[None]:
+    def _join(self, key: FactKey, since: float = 0.0) -> asyncio.Task[None]:
         task = self._running.get(key)
         # One that has ended did not wait for this caller: what it put in may be dropped already.
         if task is None or task.done() or self._began.get(key, since) < since:
