@@ -54,8 +54,8 @@ def with_stanzas(kind: Kind) -> Kind:
         text = file.read_text()
         for mark, stanza in zip(marks, shown, strict=True):
             assert text.count(mark) == 1, mark
-            stanza = stanza.rstrip("\n") + "\n"
-            text = text.replace(mark, stanza + mark if mark.startswith("map") else mark + stanza)
+            lines = stanza.rstrip("\n") + "\n"
+            text = text.replace(mark, lines + mark if mark.startswith("map") else mark + lines)
         file.write_text(text)
         return command
 
