@@ -150,7 +150,7 @@ class Settling:
         again: frozenset[Pair] = frozenset()
         if grant is not None:
             kept = self._within(grant.pairs, want)
-            if (longer or added) and not self._by_rule(group, want, by):
+            if longer and not self._by_rule(group, want, by):
                 again = await self._given_by_rule_alone(group, kept)
                 kept -= again
             if kept != grant.pairs:
