@@ -124,3 +124,17 @@ def test_what_cannot_be_read_in_one_way_does_not_either(stand):
         assert answer.json()["reason"] == "bad_document"
     assert stand.send((good + " " * 70_000).encode()).status_code == 413
     assert len(stand.api.seen) == before
+
+
+def test_a_get_says_all_in_its_url_or_does_not_pass(stand):
+    before = len(stand.api.seen)
+    headers = {"Authorization": f"Bearer {stand.secret}", "Content-Type": "application/json"}
+    url = f"{PATH}?query=%7B__typename%7D"
+    for content in (b"{}", b'{"variables": {}}', b" "):
+        answer = stand.client.request("GET", url, content=content, headers=headers)
+        assert (answer.status_code, answer.json()["reason"]) == (403, "bad_document"), content
+    left = f"{PATH}?query=query(%24a:ID%3D1)%7B__typename%7D"
+    assert stand.client.get(left, headers=headers).status_code == 403
+    assert len(stand.api.seen) == before
+    for whole in (url, f"{left}&variables=%7B%22a%22:2%7D"):
+        assert stand.client.get(whole, headers=headers).status_code == 200, whole
