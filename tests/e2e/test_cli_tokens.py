@@ -7,6 +7,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,29 @@ def test_a_token_is_issued_edited_rotated_and_cloned(dev):
     assert "was replaced by" in again.stderr
     cloned = json.loads(ask(dev, "token", "clone", made["id"], "--name", "third", "--output", "json").stdout)
     assert (cloned["name"], cloned["owner"]) == ("third", "dana")
+
+
+def test_a_token_of_a_template_lives_as_long_as_the_template_says(dev):
+    where = ("--name", "ci", "--catalog", "gitlab", "--owner", "dana", "--node", "bakery/shop")
+    made = json.loads(ask(dev, "token", "create", *where, "--template", "ci-pipeline", "--output", "json").stdout)
+    days = datetime.fromisoformat(made["expires_at"]) - datetime.fromisoformat(made["created_at"])
+    assert round(days / timedelta(days=1)) == 90
+    assert "job:run" in made["scopes"][0]["permissions"]
+    asked = (*where, "--template", "ci-pipeline", "--expires")
+    shorter = json.loads(ask(dev, "token", "create", *asked, "2030-12-31", "--output", "json").stdout)
+    assert shorter["expires_at"].startswith("2031-01-01T00:00:00")
+    endless = json.loads(ask(dev, "token", "create", *asked, "never", "--output", "json").stdout)
+    assert endless["expires_at"] is None
+    assert "write one of `read-only-code`" in ask(dev, "token", "create", *where, "--template", "no", status=2).stderr
+    both = ("--template", "ci-pipeline", "--permission", "job:read")
+    assert "a template says the permissions" in ask(dev, "token", "create", *where, *both, status=2).stderr
+
+
+def test_a_gateway_s_token_says_which_catalogs_it_may_ask_about(dev):
+    where = ("--name", "gate", "--catalog", "authz", "--owner", "gateway-bot", "--permission", "decision:evaluate")
+    asked = (*where, "--reach", "instance", "--evaluates", "gitlab", "--evaluates", "orders", "--expires", "2030-12-31")
+    made = json.loads(ask(dev, "token", "create", *asked, "--output", "json").stdout)
+    assert sorted(made["evaluates"]) == ["gitlab", "orders"]
 
 
 def test_templates_are_listed(dev):

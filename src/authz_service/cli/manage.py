@@ -45,8 +45,18 @@ def create_token(
         typer.Option(help="in place of `--node`: all_memberships, personal_projects, user or instance"),
     ] = None,
     owner: Annotated[str | None, typer.Option(help="whom it acts for; yourself by default")] = None,
-    expires: Annotated[str | None, typer.Option(metavar="WHEN", help=EXPIRES)] = None,
+    expires: Annotated[
+        str | None,
+        typer.Option(metavar="WHEN", help=f"{EXPIRES}, or `never`; a template's own days where there is one"),
+    ] = None,
     reason: Annotated[str | None, typer.Option(help="why, for whoever approves it")] = None,
+    evaluates: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="of one with `decision:evaluate`: a catalog it may ask about, or `*`"),
+    ] = None,
+    template: Annotated[
+        str | None, typer.Option(metavar="ID", help="in place of `--permission`: one that `token templates` lists")
+    ] = None,
     file: Annotated[
         Path | None, typer.Option("--file", metavar="FILE", help="the whole request as JSON, in place of the options")
     ] = None,
@@ -55,11 +65,23 @@ def create_token(
     output: OutputKind = Output.TABLE,
 ) -> None:
     """Issue a token. Its secret is shown this one time."""
+    given = {"name": name, "catalog": catalog, "owner": owner, "reason": reason, "evaluates": evaluates}
+    if file is None and (not name or not catalog):
+        raise UsageFault("say `--name` and `--catalog`, or give the whole request with `--file`")
     if file is not None:
         body = read_json(file)
+    elif template is not None:
+        if permission or reach:
+            raise UsageFault("a template says the permissions and reaches itself; give it `--node` alone")
+        body = given | {"template": template, "nodes": node}
     else:
-        body = _token_request(name, catalog, permission or [], node or [], reach, owner, expires, reason)
+        body = given | {"scopes": [_scope(permission or [], node or [], reach)]}
     with connect(url, token_file) as client:
+        if file is None:
+            if template is not None and expires is None:
+                expires = _days_of(client, catalog or "", template)
+            body["expires_at"] = None if expires in (None, "never") else moment(str(expires))
+            body = {key: value for key, value in body.items() if value is not None}
         made = client.document(Call("POST", "/v1/tokens", msgspec.json.encode(body)))
     if output is Output.JSON:
         print_json(made)
@@ -69,30 +91,21 @@ def create_token(
     print(made["secret"])
 
 
-def _token_request(
-    name: str | None,
-    catalog: str | None,
-    permissions: list[str],
-    nodes: list[str],
-    reach: str | None,
-    owner: str | None,
-    expires: str | None,
-    reason: str | None,
-) -> dict[str, Any]:
-    if not name or not catalog:
-        raise UsageFault("say `--name` and `--catalog`, or give the whole request with `--file`")
+def _scope(permissions: list[str], nodes: list[str], reach: str | None) -> dict[str, Any]:
     if bool(nodes) == bool(reach):
         raise UsageFault("say where it holds: either `--node` or `--reach`")
     where: dict[str, Any] = {"kind": "selected", "nodes": nodes} if nodes else {"kind": reach}
-    body: dict[str, Any] = {
-        "name": name,
-        "catalog": catalog,
-        "scopes": [{"reach": where, "permissions": permissions}],
-        "owner": owner,
-        "expires_at": None if expires is None else moment(expires),
-        "reason": reason,
-    }
-    return {key: value for key, value in body.items() if value is not None}
+    return {"reach": where, "permissions": permissions}
+
+
+def _days_of(client: Client, catalog: str, template: str) -> str:
+    """How long a token for this job should live, as `90d`. Raises UsageFault where there is no such template."""
+    found = client.document(Call("GET", "/v1/templates", params={"catalog": catalog}))["items"]
+    days = [one["days"] for one in found if one["id"] == template]
+    if not days:
+        known = ", ".join(f"`{one['id']}`" for one in found)
+        raise UsageFault(f"`{catalog}` has no template `{template}`; write one of {known}")
+    return f"{days[0]}d"
 
 
 def moment(text: str) -> str:
