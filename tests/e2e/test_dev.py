@@ -235,6 +235,17 @@ def test_it_stops_in_order_and_starts_again_with_the_same_tokens(folder, number)
         assert len(listed["items"]) == 4  # nothing was made twice
 
 
+def test_a_second_folder_from_the_same_shell_has_a_database_of_its_own(dev, folder):
+    place = folder / "beside"
+    place.mkdir()
+    place.chmod(0o755)
+    with dev_service(place, env=exported(dev.folder)) as second, second.client(second.ready["gateway_token"]) as http:
+        assert second.ready["database_url"] != dev.ready["database_url"]
+        assert second.ready["admin_token"] != dev.ready["admin_token"]
+        assert second.check(http).json()["decision"] == "allow"
+        assert (place / "data" / "peppers").exists()
+
+
 def test_the_readme_shows_what_is_answered(dev):
     readme = (Path(__file__).resolve().parents[2] / "README.md").read_text("utf-8")
     shown = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", readme, re.DOTALL)]

@@ -131,8 +131,8 @@ class Dev:
     def _database(self, data: Path) -> Iterator[str]:
         """What the option names, else what the environment names, else one of our own. Never another than was named."""
         named = self._database_url or os.environ.get("AUTHZ_DATABASE_URL") or os.environ.get("DATABASE_URL")
-        # A shell that read our own file names the server that this starts again.
-        if named and not (self._database_url is None and welcome.is_own_database(data / _EXPORTS, named)):
+        # A shell that read the file of a run names that run's own server: this one starts its own, as before.
+        if named and (self._database_url is not None or named != os.environ.get(welcome.OWN_DATABASE)):
             yield named
             return
         binaries = os.environ.get("AUTHZ_PG_BIN")
@@ -158,7 +158,7 @@ class Dev:
             given["log_level"] = LogLevel.WARNING
         if not os.environ.get("AUTHZ_GATEWAY_TOKEN_FILE"):
             given["gateway_token_file"] = data / _GATEWAY_TOKEN
-        if not any(os.environ.get(name) for name in _PEPPERS):
+        if not any(os.environ.get(name) for name in _PEPPERS) or _is_of_another_run(data):
             given["peppers_file"] = _own_peppers(data / "peppers")
         return load_settings({**os.environ, **_NOT_IN_DEV}, **given)
 
@@ -202,6 +202,15 @@ def _make_sure(url: str) -> None:
         raise StartError(f"the service started, and does not answer at `{url}`") from error
     if not answer.is_success:
         raise StartError(f"the service started, and is not ready: {answer.text}")
+
+
+def _is_of_another_run(data: Path) -> bool:
+    """Whether the shell has the pepper file of a run in another folder: this one has its own, and its own database."""
+    named = os.environ.get("AUTHZ_PEPPERS_FILE", "")
+    if not named or not os.environ.get(welcome.OWN_DATABASE) or os.environ.get("AUTHZ_PEPPERS"):
+        return False
+    path = Path(named).resolve()
+    return path.name == "peppers" and path.parent != data and (path.parent / "dev.lock").exists()
 
 
 def _own_peppers(path: Path) -> Path:

@@ -13,7 +13,8 @@ from authz_service.cli.demo.seed import ADMIN, SAMPLE_OWNER, SAMPLE_TARGET, SHOP
 
 OTHERS: Final = {SAMPLE_OWNER: "a developer, whose token the first question is about", "priya": "who owns `bakery`"}
 """Whom the console may be seen as besides the admin."""
-_OWN: Final = "# this database server is one of its own: `authz dev` starts it"
+OWN_DATABASE: Final = "AUTHZ_OWN_DATABASE"
+"""The variable by which `authz dev` knows a database that it started itself, in whichever folder, for another's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +83,9 @@ def exports(url: str, tokens: DemoTokens, database: Exported) -> str:
     }
     if database.peppers_file is not None:
         values["AUTHZ_PEPPERS_FILE"] = str(database.peppers_file.resolve())
-    lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
-    return "\n".join([*lines, *([_OWN] if database.own else [])]) + "\n"
-
-
-def is_own_database(path: Path, url: str) -> bool:
-    """Whether the lines of a former run name this database, as one that `authz dev` started itself."""
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return False
-    return _OWN in lines and f"export AUTHZ_DATABASE_URL={shlex.quote(url)}" in lines
+    if database.own:
+        values[OWN_DATABASE] = database.database_url
+    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in values.items())
 
 
 def _sourced(path: Path) -> str:

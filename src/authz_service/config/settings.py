@@ -26,7 +26,7 @@ from authz_service.config.usage import UsageSettings
 from authz_service.errors import Fault, StartError
 
 PREFIX: Final = "AUTHZ_"
-OF_CLIENTS: Final = frozenset({"AUTHZ_URL", "AUTHZ_TOKEN", "AUTHZ_PG_BIN"})
+OF_CLIENTS: Final = frozenset({"AUTHZ_URL", "AUTHZ_TOKEN", "AUTHZ_PG_BIN", "AUTHZ_OWN_DATABASE"})
 """Variables of the command line and the embedded database; they are no settings of the service."""
 
 
