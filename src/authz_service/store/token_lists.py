@@ -231,7 +231,7 @@ def _reaches_into(place: int) -> ColumnElement[bool]:
     legacy = token.c.kind == TokenKind.LEGACY.value
     everywhere = token.c.scopes.contains([{"reach": {"kind": ReachKind.ALL_MEMBERSHIPS.value}}])
     personal = token.c.scopes.contains([{"reach": {"kind": ReachKind.PERSONAL_PROJECTS.value}}])
-    own = and_(or_(legacy, everywhere, personal), token.c.owner_id.in_(select(above.c.id)))
+    own = and_(token.c.owner_id.in_(select(above.c.id)), or_(legacy, everywhere, personal))
     return or_(selected, and_(or_(legacy, everywhere), member), own, and_(legacy, admin))
 
 
