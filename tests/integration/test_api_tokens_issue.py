@@ -167,7 +167,7 @@ async def test_a_draft_that_does_not_hold_together_is_refused(stage):
 
 
 SHAPES = [
-    ({"expires_at": "2027-01-31"}, ("/expires_at", "invalid_date")),
+    ({"expires_at": "2027-02-31"}, ("/expires_at", "invalid_date")),
     ({"expires_at": "2027-01-31T00:00:00"}, ("/expires_at", "invalid_date")),
     ({"expires_at": 1800000000}, ("/expires_at", "invalid_date")),
     ({"expires_at": "9999-12-31T23:59:59-14:00"}, ("/expires_at", "invalid_date")),
