@@ -105,6 +105,7 @@ def test_a_file_that_loosens_is_taken_only_when_told_so(authz):
     refused = authz("policy", "set", "group:bakery", "-", given=coarse)
     assert refused.returncode != 0
     assert "this is looser" in refused.stderr
+    assert "--allow-loosening" in refused.stderr
     assert "required" in authz("policy", "show", "group:bakery", "--catalog", "gitlab").stdout
     done = authz("policy", "set", "group:bakery", "-", "--allow-loosening", given=coarse)
     assert done.returncode == 0, done.stderr

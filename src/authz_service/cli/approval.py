@@ -20,6 +20,7 @@ from authz_service.client.wire import Call
 
 policies: Final = typer.Typer(help="What tokens may be at a group, or everywhere.", no_args_is_help=True)
 grants: Final = typer.Typer(help="What tokens ask of a group, and what it granted.", no_args_is_help=True)
+_LOOSENS: Final = "policy_loosens"
 
 Node = Annotated[str, typer.Argument(metavar="NODE", help="`group:acme`, or `instance`")]
 CatalogOption = Annotated[str | None, typer.Option("--catalog", metavar="NAME", help="of this catalog alone")]
@@ -76,7 +77,12 @@ def set_policy(
     }
     with connect(url, token_file) as client:
         read = None if dry_run else _tag_of(client, node, said)
-        done = client.document(Call("PUT", "/v1/policies", msgspec.json.encode(said), params, if_match=read))
+        try:
+            done = client.document(Call("PUT", "/v1/policies", msgspec.json.encode(said), params, if_match=read))
+        except RefusedError as error:
+            if any(fault.code == _LOOSENS for fault in error.faults):
+                print_note("a file replaces the whole policy: complete it, or say `--allow-loosening` if that is meant")
+            raise
     if output is Output.JSON:
         print_json(done)
         return
