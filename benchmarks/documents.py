@@ -12,8 +12,8 @@ from authz_service.catalog.graphql_reach import Reacher
 from authz_service.catalog.graphql_schema import load_schema
 from authz_service.catalog.model import Catalog, OperationKind
 from authz_service.directory.model import NodeKind
-from authz_service.engine.documents import decide_document
 from authz_service.engine.model import PermissionRequest, Request
+from authz_service.pdp.documents import CallJudge
 from authz_service.tokens.model import Token
 from benchmarks.oracle import Ask
 
@@ -70,7 +70,7 @@ def make_documents(
     def decide(token: int, query: str, variables: Mapping[str, Any]) -> Any:
         parts = reacher.reach(parse_document(query), variables=variables)
         request = Request(name, PermissionRequest(""), now)
-        return decide_document(tokens[token], facts, request, parts, None).whole
+        return CallJudge(tokens[token], facts, request, catalog).judge([(0, part) for part in parts], None, {})
 
     calls = {}
     for number, ask in enumerate(asks):

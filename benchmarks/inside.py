@@ -181,7 +181,7 @@ async def own(workload: Workload, batches: Sequence[Batch], stored: Stored) -> A
                 "authz-service, GraphQL documents parsed and decided",
                 ask_document,
                 list(documents.values()),
-                lambda decision: [decision.reason],
+                lambda judged: [judged[0].reason],
                 [right[number] for number in documents],
             ),
         ]

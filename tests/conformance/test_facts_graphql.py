@@ -8,6 +8,7 @@ from functools import cache
 import pytest
 from tests.builders import DAY, NOW, account, group, project, rows
 from tests.support.api_schema import Row, document_of, read_table, schema_for, variables_of
+from tests.support.judged import judge_parts
 from tests.support.memory_world import MemoryWorld
 
 from authz_service.catalog.graphql_documents import parse_document
@@ -15,8 +16,8 @@ from authz_service.catalog.graphql_reach import Reacher
 from authz_service.catalog.graphql_schema import load_schema
 from authz_service.catalog.model import Catalog
 from authz_service.directory.model import NodeKind
-from authz_service.engine.documents import DocumentDecision, decide_document
-from authz_service.engine.model import Missing, PermissionRequest, Reason, Request
+from authz_service.engine.documents import DecidedPart
+from authz_service.engine.model import Decision, Missing, PermissionRequest, Reason, Request
 from authz_service.store.shipped import shipped_catalogs
 from authz_service.tokens.model import Reach, ReachKind, Scope, Token, TokenId
 
@@ -48,7 +49,7 @@ def needed(version: int, row: Row) -> list[str]:
     return sorted(found - {row.permission})
 
 
-def ask(version: int, row: Row, *scopes: Scope, schema: bool = True) -> DocumentDecision:
+def ask(version: int, row: Row, *scopes: Scope, schema: bool = True) -> tuple[Decision, tuple[DecidedPart, ...]]:
     token = Token(TokenId("tok_a"), OWNER.id, {"gitlab": version}, scopes=scopes, created_at=NOW - DAY)
     world = rows((OWNER, OWN_NODE), ACME, WEB, token, members=[(OWNER, ACME, "owner")])
     world.catalogs.append(catalog_of(version))
@@ -56,7 +57,7 @@ def ask(version: int, row: Row, *scopes: Scope, schema: bool = True) -> Document
     document = parse_document(document_of(row))
     parts = reacher_of(version, schema=schema).reach(document, variables=variables_of(row), target=target)
     request = Request("gitlab", PermissionRequest(""), NOW)
-    return decide_document(token, MemoryWorld(world), request, parts, target)
+    return judge_parts(token, MemoryWorld(world), request, parts, target)
 
 
 def holding(version: int, row: Row) -> list[Scope]:
@@ -79,25 +80,25 @@ def test_the_tables_are_whole():
 
 @pytest.mark.parametrize(("version", "row"), ROWS, ids=lambda value: getattr(value, "operation", value))
 def test_a_row_is_decided_both_ways_from_a_document(version: int, row: Row):
-    allowed = ask(version, placed(row), *holding(version, row))
-    assert allowed.whole.reason is Reason.GRANTED, allowed
-    assert row.operation in {part.part.operation for part in allowed.parts}
+    allowed, parts = ask(version, placed(row), *holding(version, row))
+    assert allowed.reason is Reason.GRANTED, allowed
+    assert row.operation in {part.part.operation for part in parts}
 
     others = tuple(one.name for one in catalog_of(version).permissions if one.name != row.permission)
-    denied = ask(version, placed(row), *[Scope("gitlab", reach, others) for _, reach in PLACES.values()])
-    own = [part for part in denied.parts if part.part.operation == row.operation]
+    denied, parts = ask(version, placed(row), *[Scope("gitlab", reach, others) for _, reach in PLACES.values()])
+    own = [part for part in parts if part.part.operation == row.operation]
     assert own
     missing = Missing(row.permission, NodeKind(row.boundary), PLACES[row.boundary][0])
     assert {part.decision.reason for part in own} == {Reason.PERMISSION_MISSING}
-    assert denied.whole.reason is Reason.PERMISSION_MISSING
-    assert missing in denied.whole.missing
+    assert denied.reason is Reason.PERMISSION_MISSING
+    assert missing in denied.missing
 
 
 @pytest.mark.parametrize(("version", "row"), ROWS, ids=lambda value: getattr(value, "operation", value))
 def test_without_a_schema_roots_are_decided_and_types_are_not_guessed(version: int, row: Row):
-    told = ask(version, row, *holding(version, row), schema=False).whole.reason
+    told, _ = ask(version, row, *holding(version, row), schema=False)
     root = row.kind == "mutation" or row.owner == "Query"
-    assert told is (Reason.GRANTED if root else Reason.SCHEMA_REQUIRED)
+    assert told.reason is (Reason.GRANTED if root else Reason.SCHEMA_REQUIRED)
 
 
 ELSEWHERE = """

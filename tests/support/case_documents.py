@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.reference import documents as reference
 from tests.support.case_rows import CaseRows
 from tests.support.cases import Case
+from tests.support.judged import judge_parts
 from tests.support.memory_world import MemoryWorld
 
 from authz_service.catalog.graphql_documents import BadDocumentError, parse_document
@@ -12,7 +13,6 @@ from authz_service.catalog.graphql_reach import Reacher
 from authz_service.catalog.graphql_schema import load_schema
 from authz_service.catalog.model import Catalog
 from authz_service.engine.decide import decide
-from authz_service.engine.documents import decide_document
 from authz_service.engine.model import Decision, OperationRequest, Request
 from authz_service.tokens.model import Token
 
@@ -52,7 +52,7 @@ def documents_by_engine(case: Case, asked: CaseRows) -> Decision:
         )
     except BadDocumentError:
         return decide(token, world, refused)
-    return decide_document(token, world, asked.request, parts, question.target).whole
+    return judge_parts(token, world, asked.request, parts, question.target)[0]
 
 
 def _asked_about(case: Case, asked: CaseRows) -> tuple[Token, Catalog | None]:

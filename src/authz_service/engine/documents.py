@@ -7,16 +7,12 @@ from dataclasses import dataclass, replace
 
 from authz_service.catalog.graphql_places import VALUE, Named
 from authz_service.catalog.graphql_reach import Part
-from authz_service.engine.decide import decide
 from authz_service.engine.model import (
     REASON_ORDER,
     TOKEN_REASONS,
     Decision,
     OperationRequest,
     Reason,
-    Request,
-    TracedToken,
-    World,
 )
 from authz_service.tokens.model import Token
 
@@ -30,14 +26,6 @@ class DecidedPart:
 
     part: Part
     decision: Decision
-
-
-@dataclass(frozen=True, slots=True)
-class DocumentDecision:
-    """The whole decision, and of what it is made: empty where the token or the catalog already decides."""
-
-    whole: Decision
-    parts: tuple[DecidedPart, ...]
 
 
 def request_of(part: Part, target: str | None) -> OperationRequest:
@@ -58,29 +46,6 @@ def request_of(part: Part, target: str | None) -> OperationRequest:
         unlisted=Reason.SCHEMA_REQUIRED if part.needs_schema else Reason.OPERATION_UNKNOWN,
         wide=True,
     )
-
-
-def decide_document(
-    token: Token,
-    world: World,
-    request: Request,
-    parts: Sequence[Part],
-    target: str | None,
-    trace: list[TracedToken] | None = None,
-) -> DocumentDecision:
-    """All parts as one answer: allowed when each is. `request` says everything but what is asked.
-
-    Raises ValueError for no parts: nothing asked is nothing allowed. What the world raises passes through.
-    """
-    if not parts:
-        raise ValueError("a document reaches something")
-    decided = []
-    for part in parts:
-        decision = decide(token, world, replace(request, ask=request_of(part, target)), trace)
-        if is_about_all(token, decision):
-            return DocumentDecision(decision, ())
-        decided.append(DecidedPart(part, decision))
-    return DocumentDecision(combine([each.decision for each in decided]), tuple(decided))
 
 
 def is_about_all(token: Token, decision: Decision) -> bool:

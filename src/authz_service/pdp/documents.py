@@ -23,7 +23,7 @@ from authz_service.catalog.graphql_reach import Budget, Part, Reacher
 from authz_service.catalog.model import Catalog
 from authz_service.engine.decide import decide
 from authz_service.engine.documents import DecidedPart, combine, is_about_all, request_of
-from authz_service.engine.model import Decision, OperationRequest, Request, TracedToken
+from authz_service.engine.model import Decision, OperationRequest, Request, TracedToken, World
 from authz_service.pdp.limits import GroupLimit
 from authz_service.tokens.model import Token
 
@@ -147,7 +147,7 @@ class CallJudge:
     """
 
     token: Token
-    facts: Facts
+    world: World
     request: Request
     catalog: Catalog | None
     limit: GroupLimit | None = None
@@ -155,7 +155,7 @@ class CallJudge:
     def refuse(self, faults: tuple[FoundFault, ...]) -> tuple[Decision, DocumentAnswer]:
         """A call that could not be read; what is wrong with the token or the catalog comes before that."""
         asked = replace(self.request, ask=OperationRequest("", bad_document=True))
-        return decide(self.token, self.facts, asked), DocumentAnswer(faults=faults)
+        return decide(self.token, self.world, asked), DocumentAnswer(faults=faults)
 
     def judge(
         self,
@@ -164,9 +164,13 @@ class CallJudge:
         missing: dict[FactKey, None],
         trace: list[TracedToken] | None = None,
     ) -> tuple[Decision, DocumentAnswer] | None:
-        """All parts as one answer; None when facts are missing, which are then noted, those of all parts at once."""
+        """All parts as one answer; None when facts are missing, which are then noted, those of all parts at once.
+
+        Raises ValueError for no parts: nothing asked is nothing allowed.
+        """
+        if not found:
+            raise ValueError("a document reaches something")
         decided: list[tuple[int, DecidedPart]] = []
-        before = len(missing)
         for number, part in found:
             try:
                 decision = self._decide(part, target, trace)
@@ -176,13 +180,13 @@ class CallJudge:
             if is_about_all(self.token, decision):
                 return decision, DocumentAnswer()
             decided.append((number, DecidedPart(part, decision)))
-        if len(missing) > before or not decided:
+        if len(decided) < len(found):
             return None
         return combine([part.decision for _, part in decided]), DocumentAnswer(tuple(decided))
 
     def _decide(self, part: Part, target: str | None, trace: list[TracedToken] | None) -> Decision:
         asked = replace(self.request, ask=request_of(part, target))
-        decision = decide(self.token, self.facts, asked, None if self.limit is not None else trace)
+        decision = decide(self.token, self.world, asked, None if self.limit is not None else trace)
         if self.limit is None or self.catalog is None:
             return decision
-        return self.limit.narrow(decision, self.token, self.catalog, self.facts, asked)
+        return self.limit.narrow(decision, self.token, self.catalog, self.world, asked)
