@@ -588,6 +588,8 @@ async def test_a_clone_that_asks_for_something_odd_is_refused(stage):
     token, _ = await web(stage, expires_at=datetime.now(UTC) - timedelta(days=1))
     for body in ({}, {"expires_at": "2020-01-01T00:00:00Z"}, {"name": " ", "expires_at": None}, {"scopes": []}):
         assert (await stage.call("POST", f"/v1/tokens/{token}/clone", admin, body)).status_code == 400, body
+    blank = await stage.call("POST", f"/v1/tokens/{token}/clone", admin, {"name": " ", "expires_at": None})
+    assert [(one["where"], one["code"]) for one in blank.json()["faults"]] == [("/name", "too_short")]
     assert (await stage.call("POST", f"/v1/tokens/{NOWHERE}/clone", admin, {})).status_code == 404
     assert (await stage.call("POST", f"/v1/tokens/{token}/clone", admin, {"expires_at": None})).status_code == 201
 

@@ -143,7 +143,7 @@ class Settling:
                 await self._settle_group(group, stood, stood, longer=True)
 
     async def _settle_group(self, group: NodeId, want: frozenset[Pair], had: frozenset[Pair], *, longer: bool) -> None:
-        way, by = self.ground.way, By(self.authority.token.id, _user_id(self.authority))
+        way, by = self.ground.way, By(self.authority.token.id, self.authority.user_id)
         grant, request = self._active(group), await self._pending(group)
         added = {pair for pair in want if not covers(had, pair, way(pair[1]))}
         kept: frozenset[Pair] = frozenset()
@@ -307,7 +307,7 @@ def entry_of(
         action=action,
         subject=token.token.id,
         actor_token=authority.token.id,
-        actor_user=_user_id(authority),
+        actor_user=authority.user_id,
         details=details,
         nodes=(group,) if isinstance(group, int) else (),
     )
@@ -370,7 +370,3 @@ def groups_of(standing: Sequence[Mapping[str, Any]]) -> list[str]:
 def _nodes_of(approvals: Approvals) -> list[NodeId]:
     found = [node for grant in approvals.grants for _, node in grant.pairs]
     return found + [node for request in approvals.requests for _, node in request.asked]
-
-
-def _user_id(authority: Authority) -> int | None:
-    return authority.token.owner if isinstance(authority.token.owner, int) else None

@@ -111,7 +111,7 @@ async def _ask(
     missing = frozenset(pair for pair in wanted if not covers(held, pair, settling.ground.way(pair[1])))
     if not missing:
         raise ConflictError(_NOTHING)
-    user = authority.token.owner if isinstance(authority.token.owner, int) else None
+    user = authority.user_id
     before = {request.id for request in settling.approvals.requests}
     await settling.ask(group, missing, By(authority.token.id, user), reason)
     after = await grants.load_of_family(conn, record.family)

@@ -51,6 +51,11 @@ class Authority:
         signed_in = token.name == SESSION and await sessions.is_own_token(conn, token.id)
         return cls(world, token, user, signed_in=signed_in)
 
+    @property
+    def user_id(self) -> int | None:
+        """Whoever owns the actor's token; None for a free text (C9)."""
+        return self.token.owner if isinstance(self.token.owner, int) else None
+
     def require_holds(self, *permissions: str) -> None:
         """Raises ForbiddenError unless some scope names one of these: the way out before anything is looked at."""
         held = {name for scope in self.token.scopes if scope.catalog == MANAGEMENT for name in scope.permissions}

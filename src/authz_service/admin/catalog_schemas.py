@@ -70,7 +70,7 @@ async def install_schema(management: Management, actor: Actor, label: str, given
                 action="catalog.schema",
                 subject=catalog.label,
                 actor_token=authority.token.id,
-                actor_user=None if authority.user is None else int(authority.user.id),
+                actor_user=authority.user_id,
                 details={"number": number, "types": answer["types"], "fields": answer["fields"]},
             )
             await audit.insert(conn, entry, stamp)

@@ -130,7 +130,7 @@ def _entry(action: str, subject: str, authority: Authority, details: Mapping[str
         action=action,
         subject=subject,
         actor_token=authority.token.id,
-        actor_user=None if authority.user is None else int(authority.user.id),
+        actor_user=authority.user_id,
         details=details,
     )
 

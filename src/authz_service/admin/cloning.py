@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from authz_service.admin.authority import Authority
-from authz_service.admin.drafts import TokenDraft, check_lifetime, check_plain
+from authz_service.admin.drafts import ANY_NAME, TokenDraft, check_lifetime, check_plain
 from authz_service.admin.faults import Faults, shown
 from authz_service.admin.issuing import CREATE, Issue, works
 from authz_service.admin.management import Actor, Management
@@ -30,9 +29,6 @@ from authz_service.directory.model import DEFAULT_SOURCE, NodeId, UserState
 from authz_service.errors import ForbiddenError
 from authz_service.tokens.model import Token
 from authz_service.tokens.secret import new_token_id
-
-_ANY_NAME: Final = "x"
-"""In place of one that is not given: no limit is too low for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +78,7 @@ async def _read(
     faults, now = Faults(), authority.world.now
     stored = await read_stored(conn, management, authority, token)
     ends_at = token.expires_at if draft.keep_end else draft.expires_at
-    plain = TokenDraft(draft.name or _ANY_NAME, reason=draft.reason or "", expires_at=ends_at)
-    if draft.name is not None and not draft.name.strip():
-        faults.add("/name", "too_short", "the name is empty; say what the token is for")
+    plain = TokenDraft(ANY_NAME if draft.name is None else draft.name, reason=draft.reason or "", expires_at=ends_at)
     check_plain(plain, management.limits, now, faults)
     check_lifetime(ends_at, now, management.limits, faults)
     owner = await _read_owner(authority, stored, draft.owner, faults)

@@ -48,7 +48,7 @@ async def import_directory(
             action="directory.import",
             subject=f"source:{source}",
             actor_token=authority.token.id,
-            actor_user=None if authority.user is None else int(authority.user.id),
+            actor_user=authority.user_id,
             details={"lines": len(lines), "counts": dict(done.counts), "revoked": list(done.revoked[:_SCAN])},
         )
         await audit.insert(conn, entry, done.stamp)

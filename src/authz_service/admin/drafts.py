@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import IPv6Network, ip_network
+from typing import Final
 
 from authz_service.admin.faults import Faults, shown
 from authz_service.admin.management import Limits
 from authz_service.tokens.model import Conditions, ReachKind, TokenKind
+
+ANY_NAME: Final = "x"
+"""In place of one that is not given: no limit is too low for it."""
 
 
 @dataclass(frozen=True, slots=True)

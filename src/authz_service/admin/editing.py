@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from authz_service.admin.approvals import settle_token
 from authz_service.admin.authority import Authority
-from authz_service.admin.drafts import ScopeDraft, TokenDraft, check_lifetime, check_plain, read_networks
+from authz_service.admin.drafts import ANY_NAME, ScopeDraft, TokenDraft, check_lifetime, check_plain, read_networks
 from authz_service.admin.faults import shown
 from authz_service.admin.issuing import Issue, IssueReader
 from authz_service.admin.management import Actor, Management
@@ -33,27 +33,15 @@ from authz_service.tokens.model import Token, TokenId, TokenKind
 from authz_service.tokens.secret import is_token_id
 
 EDIT: Final = "token:edit"
-EDITABLE: Final = frozenset(
-    {
-        "name",
-        "reason",
-        "expires_at",
-        "not_before",
-        "conditions",
-        "scopes",
-        "legacy_scopes",
-        "evaluates",
-        "may_rotate_self",
-    }
-)
-
-_ANY_NAME: Final = "x"
-"""In place of one that is not given: no limit is too low for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenChange:
-    """`given` names the fields of the draft that count, of EDITABLE; the others stay as they are."""
+    """`given` names the fields of the draft that count; the others stay as they are.
+
+    These are texts, dates, conditions, scopes of either kind, `evaluates` and `may_rotate_self`: the rest is never
+    edited (M2).
+    """
 
     given: frozenset[str]
     draft: TokenDraft
@@ -184,7 +172,7 @@ class EditReader(IssueReader):
         return replace(
             draft,
             kind=old.kind,
-            name=draft.name if "name" in given else _ANY_NAME,
+            name=draft.name if "name" in given else ANY_NAME,
             reason=draft.reason if "reason" in given else "",
             scopes=draft.scopes if "scopes" in given else (),
             legacy_scopes=draft.legacy_scopes if "legacy_scopes" in given else old.legacy_scopes,

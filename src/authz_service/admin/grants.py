@@ -164,7 +164,7 @@ async def _decide(
     _require_pending(record)
     if review.verdict is Verdict.APPROVE and token.token.revoked_at is not None:
         raise ConflictError("the token is revoked; nothing of it can be approved any more")
-    touched, by = ChangeSet(), By(authority.token.id, _user(authority))
+    touched, by = ChangeSet(), By(authority.token.id, authority.user_id)
     given = await _given(conn, record, review) if review.verdict is Verdict.APPROVE else frozenset[Pair]()
     state = {
         Verdict.APPROVE: RequestState.APPROVED,
@@ -255,7 +255,7 @@ async def _require_may_decide(
     if by_service and await _others_own(conn, group, None):
         # Whoever may issue its tokens would approve by it what they asked for themselves.
         raise ForbiddenError("a service account approves nothing where a person owns the group; ask an owner")
-    user = _user(authority)
+    user = authority.user_id
     own = user is not None and user in (owner, record.asked_by.user)
     if own and await _others_own(conn, group, user):
         raise ForbiddenError("nobody approves their own request; ask another owner of the group")
@@ -335,7 +335,7 @@ async def _revoke(
 ) -> tuple[Mapping[str, Any], changes.Stamp]:
     await grants.hold(conn, record.family)
     touched, grant = ChangeSet(), record.grant
-    by = By(authority.token.id, _user(authority))
+    by = By(authority.token.id, authority.user_id)
     done = grant.state is GrantState.ACTIVE and await grants.revoke(conn, touched, record, by=by, reason=reason)
     stamp = await changes.append(conn, touched)
     if done:
@@ -353,7 +353,3 @@ async def revoke_grants(
 ) -> Sequence[Mapping[str, Any]]:
     """Each by itself, as `decide_requests`."""
     return await _each(ids, lambda one: revoke_grant(management, actor, one, reason))
-
-
-def _user(authority: Authority) -> int | None:
-    return authority.token.owner if isinstance(authority.token.owner, int) else None

@@ -79,7 +79,6 @@ class Actor:
 
     token: Token
     client_address: str | None = None
-    request_id: str | None = None
 
 
 def labels(catalogs: Mapping[str, int]) -> list[str]:

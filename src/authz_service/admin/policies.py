@@ -128,7 +128,7 @@ async def _set(
     if not change.allow_loosening:
         _require_no_looser(looser)
     touched = ChangeSet()
-    user = authority.token.owner if isinstance(authority.token.owner, int) else None
+    user = authority.user_id
     await policies.put(conn, touched, wanted, expected=None, by_token=authority.token.id, by_user=user)
     after = {node: policy for node, policy in before.items() if node != wanted.node}
     if not wanted.empty:

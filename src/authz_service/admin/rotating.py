@@ -19,7 +19,6 @@ from authz_service.admin.stored import read_stored, require_below, require_works
 from authz_service.admin.tokens import (
     Idempotency,
     Issued,
-    actor_user,
     entry_of,
     find_seen,
     require_may_issue,
@@ -186,7 +185,7 @@ async def _replace(
         reason=record.reason,
         may_rotate_self=record.may_rotate_self,
         created_by_token=authority.token.id,
-        created_by_user=actor_user(authority),
+        created_by_user=authority.user_id,
     )
     await require_admitted(conn, authority, new)
     made = await tokens.insert(conn, made, digest)

@@ -43,7 +43,6 @@ class Visitor:
 
     address: str | None = None
     agent: str = ""
-    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +137,7 @@ async def find_session(management: Management, cookie: str, timeouts: Timeouts, 
     if row.unnoted:
         async with management.database.transaction() as conn:
             await sessions.touch(conn, digest)
-    actor = Actor(reading.record.token, visitor.address, visitor.request_id)
+    actor = Actor(reading.record.token, visitor.address)
     owner = reading.owner
     return Session(digest, actor, owner.username, owner.admin, row.opened_by, row.expires_at)
 

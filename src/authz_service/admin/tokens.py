@@ -164,7 +164,7 @@ def new_record(
         reason=reason,
         may_rotate_self=may_rotate_self,
         created_by_token=authority.token.id,
-        created_by_user=actor_user(authority),
+        created_by_user=authority.user_id,
     )
 
 
@@ -297,18 +297,13 @@ async def show_record(
     return described | {"grants": groups_of(standing), "approvals": standing, "revision": format_revision(stamp)}
 
 
-def actor_user(authority: Authority) -> int | None:
-    """Whoever owns the actor's token; None for a free text (C9)."""
-    return authority.token.owner if isinstance(authority.token.owner, int) else None
-
-
 def entry_of(action: str, record: TokenRecord, authority: Authority, details: Mapping[str, object]) -> audit.AuditEntry:
     """What the audit says of something done to a token."""
     return audit.AuditEntry(
         action=action,
         subject=record.token.id,
         actor_token=authority.token.id,
-        actor_user=actor_user(authority),
+        actor_user=authority.user_id,
         details=details,
     )
 

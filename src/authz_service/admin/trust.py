@@ -20,7 +20,7 @@ from authz_service.admin.issuing import CREATE, Issue, IssueReader
 from authz_service.admin.job_tokens import check_keys, keep_public
 from authz_service.admin.management import Actor, Management
 from authz_service.admin.ruled_places import find_own_group
-from authz_service.admin.tokens import READ, actor_user, require_may_issue, revoke_line
+from authz_service.admin.tokens import READ, require_may_issue, revoke_line
 from authz_service.admin.views import format_moment
 from authz_service.directory.model import NodeKind, format_target
 from authz_service.errors import ConflictError, NotFoundError, PreconditionFailedError
@@ -368,5 +368,5 @@ async def _note(conn: AsyncConnection, authority: Authority, action: str, rule: 
         "pinned": rule.keys is not None,
         "requires_name": rule.requires_name,
     }
-    entry = audit.AuditEntry(action, rule.id, authority.token.id, actor_user(authority), details, (rule.node,))
+    entry = audit.AuditEntry(action, rule.id, authority.token.id, authority.user_id, details, (rule.node,))
     await audit.insert(conn, entry)

@@ -97,7 +97,7 @@ async def create_webhook(management: Management, actor: Actor, draft: WebhookDra
             kid=management.peppers.current,
             salt=secrets.token_bytes(16),
             created_by_token=authority.token.id,
-            created_by_user=_user(authority),
+            created_by_user=authority.user_id,
         )
         await webhooks.insert(conn, new)
         await _note(conn, authority, "webhook.create", new)
@@ -351,13 +351,9 @@ def _nodes(one: Webhook) -> tuple[int, ...]:
     return () if one.node == INSTANCE_ID else (one.node,)
 
 
-def _user(authority: Authority) -> int | None:
-    return authority.token.owner if isinstance(authority.token.owner, int) else None
-
-
 async def _note(conn: AsyncConnection, authority: Authority, action: str, one: Webhook) -> None:
     details = {"node": one.node, "url": one.url, "events": list(one.events), "active": one.active}
-    entry = audit.AuditEntry(action, one.id, authority.token.id, _user(authority), details, _nodes(one))
+    entry = audit.AuditEntry(action, one.id, authority.token.id, authority.user_id, details, _nodes(one))
     await audit.insert(conn, entry)
 
 

@@ -39,7 +39,7 @@ Caller = Annotated[Token, Depends(caller_of)]
 
 async def actor_of(request: Request, caller: Caller) -> Actor:
     """The caller, as whoever changes something."""
-    return Actor(caller, client_address(request), getattr(request.state, "request_id", None))
+    return Actor(caller, client_address(request))
 
 
 ActorHere = Annotated[Actor, Depends(actor_of)]

@@ -34,7 +34,7 @@ def visitor_of(request: Request) -> Visitor:
         address = None if host is None else str(ip_address(host))
     except ValueError:
         address = None
-    return Visitor(address, request.headers.get("user-agent", ""), getattr(request.state, "request_id", None))
+    return Visitor(address, request.headers.get("user-agent", ""))
 
 
 async def find_visitor_session(request: Request, console: Console) -> Session | None:

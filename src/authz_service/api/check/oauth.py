@@ -151,8 +151,7 @@ async def oauth_revoke(request: Request, services: ServicesHere, serving: Servin
         form = await _read_form(request, serving.body_limit)
         token = await services.point.find_token(form["token"])
         if token is not None:
-            address, request_id = client_address(request), getattr(request.state, "request_id", None)
-            actor = None if caller is None else Actor(caller, address, request_id)
+            actor = None if caller is None else Actor(caller, client_address(request))
             await revoke_presented(services.management, token.id, actor)
     except NotFoundError:
         pass  # it was purged meanwhile

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Final
 
 from fastapi import APIRouter, Request, Response
 
-from authz_service.admin.drafts import TokenDraft
+from authz_service.admin.drafts import ANY_NAME, TokenDraft
 from authz_service.admin.sessions import Session
 from authz_service.admin.tokens import Idempotency, create_token
 from authz_service.admin.trials import try_create
@@ -24,7 +23,6 @@ from authz_service.errors import AuthzError, Fault, InvalidInputError
 from authz_service.tokens.model import ReachKind
 
 router = APIRouter(route_class=PageRoute)
-_ANY_NAME: Final = "x"
 
 
 @router.get("/tokens/new")
@@ -72,7 +70,7 @@ async def _show(request: Request, console: Console, session: Session, desk: Desk
 
 def _named(draft: Draft) -> TokenDraft:
     """As if it had a name: it is not asked for before the last step."""
-    return token_draft_of(replace(draft, name=_ANY_NAME))
+    return token_draft_of(replace(draft, name=ANY_NAME))
 
 
 def token_draft_of(draft: Draft) -> TokenDraft:
