@@ -18,10 +18,10 @@ from tests.faults.older import OldReplicas
 from tests.faults.postgres import Postgres
 from tests.faults.service import Service
 
-from authz_service.pdp.check import EVALUATE
 from authz_service.pdp.secrets import Peppers
 from authz_service.store.database import migrate
 from authz_service.store.schema import schema_head
+from authz_service.tokens.policy import EVALUATE
 from authz_service.tokens.secret import new_secret, new_token_id
 
 FIRST = "20261121_first_tables"

@@ -13,8 +13,8 @@ from authz_service.pdp.authority_facts import TransactionWorld
 from authz_service.store import directory, sessions, tokens
 from authz_service.store.token_lists import SESSION_NAME
 from authz_service.tokens.model import Token
+from authz_service.tokens.policy import MANAGEMENT
 
-MANAGEMENT: Final = "authz"
 INSTANCE: Final = "instance"
 SESSION: Final = SESSION_NAME
 

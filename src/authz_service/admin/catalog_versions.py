@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from authz_service.admin.authority import MANAGEMENT, Authority
+from authz_service.admin.authority import Authority
 from authz_service.admin.faults import shown
 from authz_service.admin.management import Actor, Management
 from authz_service.admin.surveys import Allowance, Outcome, Refusal, Survey, Surveyor
@@ -25,6 +25,7 @@ from authz_service.store.changes import ChangeSet, Stamp, format_revision
 from authz_service.store.paging import bad_cursor, read_cursor, write_cursor
 from authz_service.store.shipped import shipped_texts
 from authz_service.tokens.model import TokenId
+from authz_service.tokens.policy import MANAGEMENT
 from authz_service.tokens.secret import is_token_id
 
 INSTALL: Final = "catalog:install"

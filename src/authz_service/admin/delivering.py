@@ -21,7 +21,7 @@ from authz_service.admin.webhooks import describe_event, signing_secret
 from authz_service.errors import DatabaseUnavailableError, InvalidInputError
 from authz_service.pdp.secrets import Peppers
 from authz_service.store import events, webhooks
-from authz_service.store.audit_chain import load_clock
+from authz_service.store.changes import load_clock
 from authz_service.store.database import Database
 from authz_service.store.webhooks import DeliveryState, Due
 

@@ -13,7 +13,7 @@ from authz_service.store.grandfathering import Directory
 from authz_service.store.token_rows import TokenRecord
 from authz_service.tokens.asking import Book
 from authz_service.tokens.model import ReachKind, Token, TokenId
-from authz_service.tokens.policy import set_aside
+from authz_service.tokens.policy import MANAGEMENT, set_aside
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class AsPoliciesSay:
         await places.read(conn, [node for one in records for scope in one.token.scopes for node in scope.reach.nodes])
         found: dict[TokenId, int] = {}
         for record in records:
-            admin = await _is_admin(conn, record.token) if "authz" in limiting else False
+            admin = await _is_admin(conn, record.token) if MANAGEMENT in limiting else False
             days = _days(record.token, limiting, places, admin=admin)
             held = [one for one in (days, self.most) if one is not None]
             if held:

@@ -9,7 +9,7 @@ from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from authz_service.admin.authority import MANAGEMENT, Authority
+from authz_service.admin.authority import Authority
 from authz_service.admin.drafts import TokenDraft, check_lifetime, check_plain, read_networks
 from authz_service.admin.faults import Faults, shown
 from authz_service.admin.management import Management
@@ -25,9 +25,10 @@ from authz_service.directory.model import (
     UserState,
 )
 from authz_service.engine.places import Place
-from authz_service.pdp.check import ANY_CATALOG, EVALUATE, parse_catalog
+from authz_service.pdp.check import ANY_CATALOG, parse_catalog
 from authz_service.store import token_families, tokens
 from authz_service.tokens.model import Token, TokenId, TokenKind
+from authz_service.tokens.policy import EVALUATE, MANAGEMENT
 from authz_service.tokens.secret import is_token_id
 
 CREATE: Final = "token:create"

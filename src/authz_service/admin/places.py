@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from authz_service.admin.authority import MANAGEMENT, Authority
+from authz_service.admin.authority import Authority
 from authz_service.admin.management import Management
 from authz_service.catalog.model import Catalog, ParameterKind
 from authz_service.compiler.lookup import Lookup
@@ -13,6 +13,7 @@ from authz_service.engine.model import World
 from authz_service.engine.places import Place, places_for
 from authz_service.pdp.authority_facts import TransactionWorld
 from authz_service.tokens.model import Token
+from authz_service.tokens.policy import MANAGEMENT
 
 
 async def find_place(world: TransactionWorld, viewer: Token, catalog: Catalog, text: str) -> Place | None:

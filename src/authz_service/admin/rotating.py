@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from authz_service.admin.authority import Authority
@@ -26,9 +25,8 @@ from authz_service.admin.tokens import (
 )
 from authz_service.errors import ConflictError, ForbiddenError, InvalidInputError
 from authz_service.store import audit, changes, grants, idempotency, token_families, tokens, trust
-from authz_service.store.changes import ChangeSet, Stamp
+from authz_service.store.changes import ChangeSet, Stamp, load_clock
 from authz_service.store.events import EventKind, append_event, event_of_token
-from authz_service.store.tables import authz_now
 from authz_service.store.token_rows import TokenRecord
 from authz_service.tokens.model import TokenId
 from authz_service.tokens.secret import is_token_id, new_secret, new_token_id
@@ -120,7 +118,7 @@ async def note_reuse(management: Management, secret: str) -> bool:
         if found is None:
             return False
         record = await tokens.get(conn, found.token.id, lock=True)
-        now: datetime = (await conn.execute(select(authz_now))).scalar_one()
+        now = await load_clock(conn)
         if not _is_out(record, now):
             return False
         return bool(await _revoke_family(conn, record, None))

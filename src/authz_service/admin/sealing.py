@@ -29,6 +29,7 @@ from authz_service.errors import DatabaseUnavailableError, InvalidInputError, St
 from authz_service.pdp.secrets import Peppers
 from authz_service.store import audit_chain
 from authz_service.store.audit_chain import Checkpoint, Head
+from authz_service.store.changes import load_clock
 from authz_service.store.database import Database
 
 ED25519: Final = "ed25519"
@@ -231,7 +232,7 @@ class Sealer:
     async def _sign(self, conn: AsyncConnection, head: Head, *, due: bool) -> tuple[Checkpoint | None, bool]:
         """A new checkpoint when it is time for one, and whether the last one is not in the chain any more."""
         last = await audit_chain.last_checkpoint(conn)
-        now = await audit_chain.load_clock(conn)
+        now = await load_clock(conn)
         if last is not None:
             found = await audit_chain.load_links(conn, after=last.seal - 1, limit=1)
             if not found or found[0].seal != last.seal or found[0].hash != last.hash:

@@ -9,21 +9,19 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from authz_service.admin.authority import MANAGEMENT, SESSION, Authority
+from authz_service.admin.authority import SESSION, Authority
 from authz_service.admin.management import Actor, Management
 from authz_service.catalog.model import Catalog
 from authz_service.directory.model import NodeKind, User, UserState
 from authz_service.errors import ConflictError, StartError, UnauthenticatedError
-from authz_service.pdp.check import EVALUATE
 from authz_service.store import audit, changes, directory, sessions, tokens
-from authz_service.store.changes import ChangeSet, Stamp
+from authz_service.store.changes import ChangeSet, Stamp, load_clock
 from authz_service.store.sessions import NewSession, OpenedBy, SessionRow
-from authz_service.store.tables import authz_now
 from authz_service.store.token_rows import TokenRecord
 from authz_service.tokens.model import Reach, ReachKind, Scope, Token, TokenId
+from authz_service.tokens.policy import EVALUATE, MANAGEMENT
 from authz_service.tokens.secret import new_secret, new_token_id
 
 _LONGEST_AGENT: Final = 200
@@ -84,7 +82,7 @@ async def open_session(
     The token's secret is shown to nobody: it works through the session, and ends with it.
     """
     await directory.hold_still(conn)
-    now: datetime = (await conn.execute(select(authz_now))).scalar_one()
+    now = await load_clock(conn)
     secret = new_secret(management.peppers.prefix, management.peppers.current)
     token_digest = management.peppers.digest(secret.reveal())
     if token_digest is None:
@@ -105,7 +103,7 @@ async def open_session(
 
 async def open_for_token(conn: AsyncConnection, token: Token, user: User, timeouts: Timeouts, visitor: Visitor) -> str:
     """A session that stands for a token which somebody holds already, and may what that may. The token outlives it."""
-    now: datetime = (await conn.execute(select(authz_now))).scalar_one()
+    now = await load_clock(conn)
     end = now + timeouts.absolute
     return await _insert(conn, token.id, user, OpenedBy.TOKEN, min(end, token.expires_at or end), visitor)
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from authz_service.admin.authority import MANAGEMENT, Authority
+from authz_service.admin.authority import Authority
 from authz_service.directory.model import NodeId
 from authz_service.store import grants, token_lists
 from authz_service.store.token_rows import TokenRecord
 from authz_service.tokens.model import ReachKind, Scope
+from authz_service.tokens.policy import MANAGEMENT
 
 
 @dataclass(frozen=True, slots=True)

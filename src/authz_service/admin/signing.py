@@ -9,7 +9,6 @@ from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from authz_service.admin.authority import MANAGEMENT
 from authz_service.admin.faults import shown
 from authz_service.admin.id_tokens import Account
 from authz_service.admin.management import Management
@@ -34,6 +33,7 @@ from authz_service.errors import (
 from authz_service.pdp.check import DecisionPoint
 from authz_service.store import audit, directory, identities, sessions
 from authz_service.store.sessions import OpenedBy
+from authz_service.tokens.policy import MANAGEMENT
 
 _WRONG_PASSWORD: Final = "the username or the password is not right"
 _WRONG_TOKEN: Final = "this token does not work here; check that it was copied whole, or sign in another way"

@@ -13,16 +13,14 @@ from enum import StrEnum
 from typing import Final, Protocol
 from uuid import UUID, uuid4
 
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from authz_service.admin.tokens import revoke_line
 from authz_service.store import audit, changes, grants, idempotency, sweeps, token_sweeps
-from authz_service.store.changes import ChangeSet
+from authz_service.store.changes import ChangeSet, load_clock
 from authz_service.store.database import Database
 from authz_service.store.events import EventKind, append_event, event_of_token
 from authz_service.store.sweeps import SweepRow, Turn
-from authz_service.store.tables import authz_now
 from authz_service.store.token_rows import TokenRecord
 from authz_service.tokens.model import TokenId
 
@@ -163,7 +161,7 @@ class _Batches:
             return 0, True
         found, after = await token_sweeps.find_unused(conn, days=least, limit=self.rules.batch, after=self.after)
         held = await self.inactivity.days_for(conn, [one.record for one in found])
-        now = (await conn.execute(select(authz_now))).scalar_one()
+        now = await load_clock(conn)
         due = {
             one.record.token.id: (one.record, held[one.record.token.id])
             for one in found

@@ -11,7 +11,7 @@ from typing import Any, Final
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from authz_service.admin.approvals import groups_of, load_standing, settle_token
-from authz_service.admin.authority import MANAGEMENT, Authority
+from authz_service.admin.authority import Authority
 from authz_service.admin.drafts import TokenDraft
 from authz_service.admin.issuing import CREATE, CREATE_ANY, Issue, IssueReader
 from authz_service.admin.management import Actor, Management, labels
@@ -21,12 +21,12 @@ from authz_service.admin.views import ON_REQUEST, describe_token, load_names
 from authz_service.admin.within import find_beyond
 from authz_service.directory.model import NodeId
 from authz_service.errors import ConflictError, Fault, ForbiddenError, NotFoundError
-from authz_service.pdp.check import EVALUATE
 from authz_service.store import audit, changes, idempotency, token_families, tokens
 from authz_service.store.changes import ChangeKind, ChangeSet, Stamp, format_revision
 from authz_service.store.events import EventKind, append_event, event_of_token
 from authz_service.store.token_rows import TokenRecord
 from authz_service.tokens.model import TokenId
+from authz_service.tokens.policy import EVALUATE, MANAGEMENT
 from authz_service.tokens.secret import is_token_id, new_secret, new_token_id
 
 READ: Final = "token:read"

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from authz_service.admin.authority import MANAGEMENT, Authority
+from authz_service.admin.authority import Authority
 from authz_service.admin.drafts import ScopeDraft, TokenDraft
 from authz_service.admin.editing import TokenChange, edit_token
 from authz_service.admin.management import Actor, Management
@@ -30,6 +30,7 @@ from authz_service.store.seen import load_seen_paths
 from authz_service.store.token_rows import TokenRecord
 from authz_service.store.usage import ANYWHERE, MANY, Span, Used
 from authz_service.tokens.model import ReachKind, Scope, TokenId, TokenKind
+from authz_service.tokens.policy import MANAGEMENT
 
 DAYS: Final = 30
 _SETTLING: Final = timedelta(days=7)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 from sqlalchemy import func, select
@@ -13,13 +13,13 @@ from authz_service.catalog.model import Catalog
 from authz_service.directory.lines import UserLine
 from authz_service.directory.model import DEFAULT_SOURCE, NodeKind, UserState
 from authz_service.errors import ConflictError, StartError
-from authz_service.pdp.check import EVALUATE, MANAGEMENT
 from authz_service.store import audit, changes, directory, tokens
-from authz_service.store.changes import ChangeSet
+from authz_service.store.changes import ChangeSet, load_clock
 from authz_service.store.directory_import import apply_import
-from authz_service.store.tables import account, authz_now
+from authz_service.store.tables import account
 from authz_service.store.token_rows import TokenRecord
 from authz_service.tokens.model import Reach, ReachKind, Scope, Token, TokenId
+from authz_service.tokens.policy import EVALUATE, MANAGEMENT
 from authz_service.tokens.secret import new_secret, new_token_id
 
 NAME: Final = "bootstrap"
@@ -48,7 +48,7 @@ async def make_admin(
         found = await directory.find_user(conn, source=DEFAULT_SOURCE, username=username)
         if found.user is None:
             raise AssertionError("who was just imported is there")
-        now: datetime = (await conn.execute(select(authz_now))).scalar_one()
+        now = await load_clock(conn)
         secret = new_secret(management.peppers.prefix, management.peppers.current)
         digest = management.peppers.digest(secret.reveal())
         if digest is None:

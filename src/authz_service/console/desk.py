@@ -25,8 +25,8 @@ from authz_service.console.parts import Console
 from authz_service.console.rendering import render
 from authz_service.console.words import Summary, fold, summarize
 from authz_service.errors import AuthzError, Fault, InvalidInputError
-from authz_service.pdp.check import EVALUATE
 from authz_service.tokens.model import ReachKind
+from authz_service.tokens.policy import EVALUATE
 
 _FIRST: Final = ("gitlab", "github")
 _FOUND: Final = 12

@@ -7,7 +7,6 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final, TypeVar
 
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from authz_service.cache.facts import Facts, NotAtHandError
@@ -16,10 +15,10 @@ from authz_service.directory.model import DEFAULT_SOURCE, Node, NodeId, User
 from authz_service.engine.decide import decide, line_failure
 from authz_service.engine.model import Decision, PermissionRequest, Reason, Request, World
 from authz_service.errors import OverloadedError
-from authz_service.pdp.check import MANAGEMENT
 from authz_service.pdp.loader import FactReader
-from authz_service.store.tables import authz_now
+from authz_service.store.changes import load_clock
 from authz_service.tokens.model import Token, TokenId
+from authz_service.tokens.policy import MANAGEMENT
 
 T = TypeVar("T")
 _ROUNDS: Final = 5000
@@ -65,7 +64,7 @@ class TransactionWorld:
         cls, conn: AsyncConnection, shipped: Iterable[Catalog], client_address: str | None = None
     ) -> TransactionWorld:
         """At database time, read now. Take the locks before."""
-        now: datetime = (await conn.execute(select(authz_now))).scalar_one()
+        now = await load_clock(conn)
         return cls(conn, shipped, now, client_address)
 
     async def answer(self, work: Callable[[World], T]) -> T:

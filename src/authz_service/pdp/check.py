@@ -34,12 +34,11 @@ from authz_service.pdp.unasked import UnaskedBook
 from authz_service.pdp.usage import UsageBook
 from authz_service.store.changes import Stamp, parse_revision
 from authz_service.tokens.model import Token
+from authz_service.tokens.policy import EVALUATE, MANAGEMENT
 from authz_service.tokens.secret import is_token_id
 
-MANAGEMENT: Final = "authz"
 PUBLIC_ID: Final = "this is a token's public id; send its secret"
 """Of what was shown, its shape alone: the id may be nobody's."""
-EVALUATE: Final = "decision:evaluate"
 ANY_CATALOG: Final = "*"
 """In a token's `evaluates`: every catalog (rule M1)."""
 

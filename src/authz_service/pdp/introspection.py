@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from authz_service.engine.decide import line_failure
 from authz_service.engine.model import PermissionRequest, Request
 from authz_service.errors import ForbiddenError
-from authz_service.pdp.check import ANY_CATALOG, MANAGEMENT, DecisionPoint
+from authz_service.pdp.check import ANY_CATALOG, DecisionPoint
 from authz_service.tokens.model import Token, TokenKind
+from authz_service.tokens.policy import MANAGEMENT
 
 
 @dataclass(frozen=True, slots=True)

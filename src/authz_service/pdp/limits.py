@@ -15,9 +15,8 @@ from authz_service.engine.overlay import Overlay
 from authz_service.engine.places import PLACE_KINDS, Place
 from authz_service.engine.touched import touched_places
 from authz_service.tokens.model import Token, TokenId
+from authz_service.tokens.policy import EVALUATE, MANAGEMENT
 
-_MANAGEMENT: Final = "authz"
-_EVALUATE: Final = "decision:evaluate"
 _BEFORE_TARGETS: Final = TOKEN_REASONS | {Reason.CATALOG_MISMATCH, Reason.BAD_PATH}
 """Said before any target is looked for: nothing about a place is told by them."""
 
@@ -30,7 +29,7 @@ class _Sourced(Overlay):
 
     def catalog(self, name: str, version: int) -> Catalog | None:
         found = self.base.catalog(name, version)
-        return found if found is None or name != _MANAGEMENT else replace(found, source=self.source)
+        return found if found is None or name != MANAGEMENT else replace(found, source=self.source)
 
 
 def asks_at(caller: Token, path: str, source: str, world: World, request: Request) -> bool:
@@ -42,8 +41,8 @@ def asks_at(caller: Token, path: str, source: str, world: World, request: Reques
     parts = path.split("/")
     for end in range(len(parts), 0, -1):
         group = format_target(NodeKind.GROUP, "/".join(parts[:end]))
-        ask = PermissionRequest(_EVALUATE, group)
-        own = Request(_MANAGEMENT, ask, request.now, client_address=request.client_address)
+        ask = PermissionRequest(EVALUATE, group)
+        own = Request(MANAGEMENT, ask, request.now, client_address=request.client_address)
         if decide(caller, seen, own).allowed:
             return True
     return False

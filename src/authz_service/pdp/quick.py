@@ -16,10 +16,11 @@ from authz_service.engine.decide import token_failure
 from authz_service.engine.model import Decision, PermissionRequest, Reason, Request, allow
 from authz_service.engine.spot import has_spots, spot_at
 from authz_service.pdp.calls import Calls
-from authz_service.pdp.check import ANY_CATALOG, EVALUATE, MANAGEMENT, DecisionPoint, Use, parse_catalog
+from authz_service.pdp.check import ANY_CATALOG, DecisionPoint, Use, parse_catalog
 from authz_service.pdp.question import HttpCall
 from authz_service.store.changes import Stamp
 from authz_service.tokens.model import Token, TokenId
+from authz_service.tokens.policy import EVALUATE, MANAGEMENT
 
 Encode: TypeAlias = Callable[[Decision, Token], bytes]
 

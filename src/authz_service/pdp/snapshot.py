@@ -9,7 +9,6 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final, TypeVar
 
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from authz_service.cache.facts import Facts, NotAtHandError
@@ -18,10 +17,9 @@ from authz_service.directory.model import Node, NodeId
 from authz_service.errors import OverloadedError
 from authz_service.pdp.loader import FactReader
 from authz_service.store import changes, search
-from authz_service.store.changes import Stamp
+from authz_service.store.changes import Stamp, load_clock
 from authz_service.store.database import Database
 from authz_service.store.search import Person
-from authz_service.store.tables import authz_now
 from authz_service.tokens.model import Conditions, Token, TokenId
 
 T = TypeVar("T")
@@ -59,7 +57,7 @@ class Snapshot:
         """
         async with database.snapshot() as conn:
             stamp = await changes.current(conn)
-            now: datetime = (await conn.execute(select(authz_now))).scalar_one()
+            now = await load_clock(conn)
             yield cls(conn, list(known.catalogs.values()), now, stamp, partial=partial)
 
     async def answer(self, work: Callable[[], T]) -> T:

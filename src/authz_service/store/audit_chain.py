@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from authz_service.store.audit import AuditRow, read_row
 from authz_service.store.paging import bad_cursor, page_size, read_cursor, write_cursor
 from authz_service.store.record_tables import audit_checkpoint
-from authz_service.store.tables import audit, authz_now
+from authz_service.store.tables import audit
 
 NO_HASH: Final = bytes(32)
 """What the first row links to."""
@@ -152,12 +152,6 @@ async def add_checkpoint(conn: AsyncConnection, new: Checkpoint) -> None:
         "signature": new.signature,
     }
     await conn.execute(insert_into(audit_checkpoint).values(values))
-
-
-async def load_clock(conn: AsyncConnection) -> datetime:
-    """Database time."""
-    now: datetime = (await conn.execute(select(authz_now))).scalar_one()
-    return now
 
 
 async def last_checkpoint(conn: AsyncConnection) -> Checkpoint | None:

@@ -130,6 +130,12 @@ async def begin_epoch(conn: AsyncConnection) -> Stamp:
     return await _append(conn, [(ChangeKind.EPOCH, str(epoch))], epoch=epoch)
 
 
+async def load_clock(conn: AsyncConnection) -> datetime:
+    """Database time: of the statement, not of the transaction's begin."""
+    now: datetime = (await conn.execute(select(authz_now))).scalar_one()
+    return now
+
+
 async def current(conn: AsyncConnection) -> Stamp:
     """The revision that this statement sees."""
     return read_stamp((await conn.execute(select(*STAMP_COLUMNS))).mappings().one())

@@ -12,6 +12,7 @@ from sqlalchemy import ARRAY, ColumnElement, Date, Text, cast, delete, func, lit
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from authz_service.store.changes import load_clock
 from authz_service.store.directory import below_ids
 from authz_service.store.tables import authz_now, token
 from authz_service.store.tokens import stamp_used
@@ -89,7 +90,7 @@ async def fold(conn: AsyncConnection, uses: Sequence[Use], networks: Sequence[Ne
     wanted = {use.token for use in uses} | {use.token for use in networks}
     ids = literal(sorted(wanted), ARRAY(Text))
     living = set((await conn.execute(select(token.c.id).where(token.c.id == func.any(ids)))).scalars())
-    now = (await conn.execute(select(authz_now))).scalar_one()
+    now = await load_clock(conn)
     rows = await _bounded(conn, [use for use in uses if use.token in living], now)
     if rows:
         new = insert(token_usage).values(rows)

@@ -21,10 +21,11 @@ from authz_service.cli.demo import MARK, orders_catalog, organisation
 from authz_service.cli.first import make_admin
 from authz_service.directory.model import DEFAULT_SOURCE, INSTANCE_ID, NodeKind, TargetText
 from authz_service.errors import StartError
-from authz_service.pdp.check import ANY_CATALOG, EVALUATE
+from authz_service.pdp.check import ANY_CATALOG
 from authz_service.store import audit, catalogs, changes, directory, tokens
 from authz_service.store.changes import ChangeSet
 from authz_service.tokens.model import ReachKind, Token
+from authz_service.tokens.policy import EVALUATE
 
 ADMIN: Final = "admin"
 GATEWAY: Final = "gateway-bot"
