@@ -28,7 +28,7 @@ from authz_service.store import (
 from authz_service.store.all_tables import metadata
 from authz_service.store.audit import AuditEntry
 from authz_service.store.audit_chain import Checkpoint
-from authz_service.store.changes import ChangeSet, append, prune_log
+from authz_service.store.changes import ChangeSet, append, load_clock, prune_log
 from authz_service.store.database import Database, check_schema
 from authz_service.store.directory_import import apply_import
 from authz_service.store.events import Event, EventKind
@@ -108,7 +108,7 @@ async def keep_records(conn: AsyncConnection) -> None:
     """Seal, sign, tell, deliver, settle a leak."""
     assert await audit_chain.seal_rows(conn) is not None
     head = await audit_chain.load_head(conn)
-    now = await audit_chain.load_clock(conn)
+    now = await load_clock(conn)
     await audit_chain.add_checkpoint(conn, Checkpoint(head.seal, head.hash, now, "none", "none"))
     told = await events.append_event(conn, Event(EventKind.TOKEN_LEAKED, once="leak/tok_x"))
     hook = webhooks.Webhook("whk_x", 1, "", "https://hooks.example.com/", (), active=True, kid="k1", salt=b"")
