@@ -9,6 +9,7 @@ from typing import Any, Final
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from authz_service.admin.authority import Authority
+from authz_service.admin.drafts import ends_later
 from authz_service.admin.issuing import CREATE_ANY
 from authz_service.catalog.model import Catalog
 from authz_service.directory.model import INSTANCE_ID, NodeId, User, format_target
@@ -131,7 +132,7 @@ class Settling:
             await self._read(before)
         wanted = self.needs(self.record.token)
         had = {} if before is None else self.needs(before)
-        longer = before is not None and _ends_later(self.record.token, before)
+        longer = before is not None and ends_later(before.expires_at, self.record.token.expires_at)
         for group in sorted({*wanted, *had}, key=str):
             await self._settle_group(group, wanted.get(group, frozenset()), had.get(group, frozenset()), longer=longer)
         for grant in self.approvals.grants if longer else ():
@@ -291,12 +292,6 @@ class Settling:
             return False
         nodes = {node for _, node in asked}
         return rule.max_nodes is None or (group not in nodes and len(nodes) <= rule.max_nodes)
-
-
-def _ends_later(token: Token, before: Token) -> bool:
-    if before.expires_at is None:
-        return False
-    return token.expires_at is None or token.expires_at > before.expires_at
 
 
 def entry_of(

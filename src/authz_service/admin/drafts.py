@@ -132,3 +132,8 @@ def read_networks(given: Sequence[str], limits: Limits, faults: Faults) -> Condi
         else:
             read.append(str(network))
     return Conditions(tuple(read))
+
+
+def ends_later(before: datetime | None, after: datetime | None) -> bool:
+    """Whether the second of two `expires_at` is beyond the first; None is never."""
+    return before is not None and (after is None or after > before)

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from authz_service.admin.approvals import settle_token
 from authz_service.admin.authority import Authority
-from authz_service.admin.drafts import ANY_NAME, ScopeDraft, TokenDraft, check_lifetime, check_plain, read_networks
+from authz_service.admin.drafts import (
+    ANY_NAME,
+    ScopeDraft,
+    TokenDraft,
+    check_lifetime,
+    check_plain,
+    ends_later,
+    read_networks,
+)
 from authz_service.admin.faults import shown
 from authz_service.admin.issuing import Issue, IssueReader
 from authz_service.admin.management import Actor, Management
@@ -214,11 +221,11 @@ class EditReader(IssueReader):
     def _check_end(self, parent: Token | None) -> None:
         """Rule T4 for the new end. One that ends no later than before needs no more."""
         old, wanted = self.record.token, self.draft.expires_at
-        if not _ends_later(old.expires_at, wanted):
+        if not ends_later(old.expires_at, wanted):
             return
         created = old.created_at or self.authority.world.now
         check_lifetime(wanted, created, self.management.limits, self.faults)
-        if parent is not None and parent.expires_at is not None and _ends_later(parent.expires_at, wanted):
+        if parent is not None and parent.expires_at is not None and ends_later(parent.expires_at, wanted):
             ends = parent.expires_at.isoformat().replace("+00:00", "Z")
             self.faults.add("/expires_at", "after_parent", f"the parent ends at {ends}; choose no later date")
 
@@ -226,7 +233,7 @@ class EditReader(IssueReader):
 async def _widens(authority: Authority, old: TokenRecord, new: TokenRecord, issue: Issue) -> bool:
     """Whether the new token may do anything, anywhere or at any time, that the old one may not (M2)."""
     before, after = old.token, new.token
-    if _ends_later(before.expires_at, after.expires_at):
+    if ends_later(before.expires_at, after.expires_at):
         return True
     if before.not_before is not None and (after.not_before is None or after.not_before < before.not_before):
         return True
@@ -239,10 +246,6 @@ async def _widens(authority: Authority, old: TokenRecord, new: TokenRecord, issu
     if before.kind is TokenKind.LEGACY and not set(after.legacy_scopes) <= set(before.legacy_scopes):
         return True
     return bool(await find_beyond(authority.world, before, issue, "beyond_token"))
-
-
-def _ends_later(before: datetime | None, after: datetime | None) -> bool:
-    return before is not None and (after is None or after > before)
 
 
 def _described(record: TokenRecord) -> dict[str, object]:
